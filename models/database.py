@@ -1,0 +1,93 @@
+"""Engine, sessions, and the one place where transactions begin and end."""
+
+from __future__ import annotations
+
+import contextlib
+import threading
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+from sqlalchemy import Connection, create_engine, event
+from sqlalchemy.orm import Session, sessionmaker
+
+from models.doorbell import Doorbell
+
+_TOPICS = "topics"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class DatabaseConfig:
+    """Where the rows live.
+
+    Attributes:
+        url: SQLAlchemy URL, `sqlite:///…` or `postgresql+psycopg://…`.
+        pool_size: connections kept; match the thread limit of the web server.
+    """
+
+    url: str
+    pool_size: int = 40
+
+
+class Database:
+    """Hands out sessions: `read()` for queries, `write()` for one transaction."""
+
+    def __init__(self, config: DatabaseConfig) -> None:
+        self.doorbell = Doorbell()
+        self.engine = create_engine(
+            config.url, pool_size=config.pool_size, max_overflow=10, pool_pre_ping=True
+        )
+        self.is_sqlite = self.engine.dialect.name == "sqlite"
+        # SQLite has one writer: waiting here is fair and cheap, waiting there polls and starves.
+        self._writers: contextlib.AbstractContextManager[Any] = (
+            threading.Lock() if self.is_sqlite else contextlib.nullcontext()
+        )
+        if self.is_sqlite:
+            event.listen(self.engine, "connect", _prepare_sqlite)
+            event.listen(self.engine, "begin", _begin_sqlite)
+        self._read = sessionmaker(self.engine, expire_on_commit=False)
+        writing = self.engine.execution_options(write=True)
+        self._write = sessionmaker(writing, expire_on_commit=False)
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[Session]:
+        """Yield a session for queries; nothing that it does is kept."""
+        with self._read() as session:
+            yield session
+
+    @contextlib.contextmanager
+    def write(self) -> Iterator[Session]:
+        """Yield a session that is one transaction: all of it is kept, or on an error nothing.
+
+        What was announced rings after the commit. Nothing may wait on a network inside.
+        """
+        with self._writers, self._write.begin() as session:
+            yield session
+        self.doorbell.ring(session.info.get(_TOPICS, ()))
+
+    def close(self) -> None:
+        """Give back all connections."""
+        self.engine.dispose()
+
+
+def announce(session: Session, *topics: str) -> None:
+    """Ring `topics` once this transaction is committed."""
+    session.info.setdefault(_TOPICS, set()).update(topics)
+
+
+def _prepare_sqlite(dbapi: Any, _record: object) -> None:
+    dbapi.isolation_level = None  # SQLAlchemy's BEGIN below decides, not the driver
+    # FULL: with NORMAL a power loss may take back an answered 201.
+    for pragma in (
+        "journal_mode=WAL",
+        "synchronous=FULL",
+        "foreign_keys=ON",
+        "busy_timeout=10000",
+        "cache_size=-32768",
+    ):
+        dbapi.execute(f"PRAGMA {pragma}")
+
+
+def _begin_sqlite(connection: Connection) -> None:
+    write = connection.get_execution_options().get("write")
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if write else "BEGIN")

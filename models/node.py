@@ -1,0 +1,64 @@
+"""Nodes and pools."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import CheckConstraint, ForeignKey, String
+from sqlalchemy.orm import Mapped, mapped_column
+
+from models.base import Base, Id, Name, new_id
+
+
+class Pool(Base):
+    """A set of machines among which a job may be placed."""
+
+    __tablename__ = "pools"
+
+    name: Mapped[str] = mapped_column(Name, primary_key=True)
+    created_at: Mapped[datetime]
+
+
+class Node(Base):
+    """One machine with a daemon.
+
+    Attributes:
+        capacity: {"cpu_milli", "memory_mib", "gpus": [{"index", "uuid", "model", "memory_mib"}]}.
+        cpu_milli_used, memory_mib_used: held by live attempts; never more than there is.
+        heartbeat_at: when the daemon was last heard, None before the first time.
+    """
+
+    __tablename__ = "nodes"
+
+    id: Mapped[str] = mapped_column(Id, primary_key=True, default=lambda: new_id("node"))
+    name: Mapped[str] = mapped_column(Name, unique=True)
+    pool: Mapped[str] = mapped_column(ForeignKey("pools.name"))
+    credential_sha256: Mapped[str] = mapped_column(String(64), unique=True)
+    address: Mapped[str | None] = mapped_column(String(255))
+    version: Mapped[str | None] = mapped_column(String(64))
+    boot_id: Mapped[str | None] = mapped_column(String(64))
+    capacity: Mapped[dict[str, Any] | None]
+    cpu_milli_used: Mapped[int] = mapped_column(default=0)
+    memory_mib_used: Mapped[int] = mapped_column(default=0)
+    health: Mapped[dict[str, Any] | None]
+    is_cordoned: Mapped[bool] = mapped_column(default=False)
+    is_draining: Mapped[bool] = mapped_column(default=False)
+    created_at: Mapped[datetime]
+    heartbeat_at: Mapped[datetime | None]
+
+    __table_args__ = (
+        CheckConstraint("cpu_milli_used >= 0", name="cpu_milli_used"),
+        CheckConstraint("memory_mib_used >= 0", name="memory_mib_used"),
+    )
+
+
+class Lease(Base):
+    """Who leads: one row per role, with a term that grows with every change of holder."""
+
+    __tablename__ = "leases"
+
+    name: Mapped[str] = mapped_column(Name, primary_key=True)
+    holder: Mapped[str] = mapped_column(String(255))
+    term: Mapped[int]
+    expires_at: Mapped[datetime]

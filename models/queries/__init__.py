@@ -1,0 +1,1 @@
+"""Statements that more than one package needs. Nothing here begins or ends a transaction."""

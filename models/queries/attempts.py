@@ -1,0 +1,116 @@
+"""Ending an attempt: slots come back, and the job goes where the core says."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Any
+
+from sqlalchemy import delete, select, update
+from sqlalchemy.orm import Session
+
+from models.attempt import Allocation, Attempt, AttemptNode
+from models.database import announce
+from models.job import Job
+from models.node import Node
+from models.queries.jobs import advance_job, node_topic
+from scheduler.core.errors import NotFound
+from scheduler.core.reasons import Reason
+from scheduler.core.retry import AttemptEnd, Verdict, decide_after_attempt
+from scheduler.core.spec import read_spec
+from scheduler.core.states import AttemptState, JobEvent, JobState
+
+_CODE_ENDS = {JobEvent.SUCCEEDED, JobEvent.FAILED}
+
+
+def ask_stop(session: Session, job: Job, *, reason: str, now: datetime) -> None:
+    """Ask the live attempt to stop: the job is stopping, its nodes are told."""
+    job.stop_reason = reason
+    advance_job(session, job, JobEvent.STOP_ASKED, reason=reason, now=now)
+    for node_id in _node_ids(session, job):
+        announce(session, node_topic(node_id))
+
+
+def ask_checkpoint(session: Session, job: Job) -> None:
+    """Ask the live attempt to save; its nodes are told."""
+    job.checkpoint_serial += 1
+    for node_id in _node_ids(session, job):
+        announce(session, node_topic(node_id))
+
+
+def end_attempt(session: Session, attempt: Attempt, end: AttemptEnd, *, now: datetime) -> Verdict:
+    """Close a live attempt, give its slots back and decide what becomes of the job."""
+    job = session.get(Job, attempt.job_id)
+    if job is None:
+        raise NotFound("job", attempt.job_id)
+    spec = read_spec(job.spec)
+    verdict = decide_after_attempt(
+        end,
+        retry=spec.retry,
+        limits=spec.limits,
+        user_failures=job.user_failures,
+        infra_failures=job.infra_failures,
+    )
+    attempt.state = AttemptState.LOST if end.outcome == "lost" else AttemptState.EXITED
+    attempt.reason, attempt.message, attempt.ended_at = end.reason, end.message, now
+    release_slots(session, attempt)
+    job.user_failures, job.infra_failures = verdict.user_failures, verdict.infra_failures
+    job.not_before_at = job.not_before_reason = None
+    if verdict.event is JobEvent.REQUEUED and verdict.delay_seconds > 0:
+        job.not_before_at = now + timedelta(seconds=verdict.delay_seconds)
+        job.not_before_reason = Reason.RETRY_BACKOFF
+    data = _end_data(attempt, end)
+    # Only a code that has ended passes through finalizing; a lost one never said that it had.
+    if (
+        verdict.event in _CODE_ENDS
+        and job.state is not JobState.FINALIZING
+        and end.outcome != "lost"
+    ):
+        advance_job(session, job, JobEvent.CODE_ENDED, reason=Reason.UPLOADING_ARTIFACTS, now=now)
+    advance_job(
+        session,
+        job,
+        verdict.event,
+        reason=verdict.reason,
+        message=verdict.message,
+        now=now,
+        data=data,
+    )
+    return verdict
+
+
+def release_slots(session: Session, attempt: Attempt) -> None:
+    """Give back all that the attempt holds."""
+    held = session.scalars(select(Allocation).where(Allocation.attempt_id == attempt.id)).all()
+    for node_id in sorted({allocation.node_id for allocation in held}):
+        here = [allocation for allocation in held if allocation.node_id == node_id]
+        session.execute(
+            update(Node)
+            .where(Node.id == node_id)
+            .values(
+                cpu_milli_used=Node.cpu_milli_used - sum(one.cpu_milli for one in here),
+                memory_mib_used=Node.memory_mib_used - sum(one.memory_mib for one in here),
+            )
+            .execution_options(synchronize_session=False)
+        )
+        announce(session, node_topic(node_id))
+    session.execute(delete(Allocation).where(Allocation.attempt_id == attempt.id))
+
+
+def _node_ids(session: Session, job: Job) -> list[str]:
+    statement = (
+        select(AttemptNode.node_id)
+        .join(Attempt, Attempt.id == AttemptNode.attempt_id)
+        .where(Attempt.job_id == job.id, Attempt.ended_at.is_(None))
+    )
+    return list(session.scalars(statement))
+
+
+def _end_data(attempt: Attempt, end: AttemptEnd) -> dict[str, Any]:
+    step = (attempt.progress or {}).get("step")
+    return {
+        "attempt_id": attempt.id,
+        "attempt": attempt.number,
+        "outcome": end.outcome,
+        "cause": end.reason,
+        "last_step": step,
+    }

@@ -1,0 +1,111 @@
+"""Changing a job: one function writes the new state, the version and the event, together."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from datetime import datetime
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from models.attempt import Attempt
+from models.database import announce
+from models.job import Event, Job
+from scheduler.core.errors import IllegalTransition
+from scheduler.core.states import (
+    JOB_TRANSITIONS,
+    TERMINAL_STATES,
+    JobEvent,
+    JobState,
+    find_next_job_state,
+)
+
+JOBS_TOPIC = "jobs"
+
+
+def job_topic(job_id: str) -> str:
+    """Return the doorbell topic of everything that happens to one job."""
+    return f"job:{job_id}"
+
+
+def node_topic(node_id: str) -> str:
+    """Return the doorbell topic of what is wanted from one node."""
+    return f"node:{node_id}"
+
+
+def find_live_attempt(session: Session, job_id: str) -> Attempt | None:
+    """Return the job's attempt that has not ended, if there is one."""
+    return session.scalar(
+        select(Attempt).where(Attempt.job_id == job_id, Attempt.ended_at.is_(None))
+    )
+
+
+def add_job(session: Session, job: Job, *, now: datetime, data: Mapping[str, Any]) -> None:
+    """Insert a new job with its first event."""
+    job.version = 1
+    session.add(job)
+    session.flush()
+    _record(session, job, "job.pending", now=now, data=data)
+
+
+def advance_job(
+    session: Session,
+    job: Job,
+    event: JobEvent,
+    *,
+    reason: str,
+    message: str = "",
+    now: datetime,
+    data: Mapping[str, Any] | None = None,
+) -> None:
+    """Take `job` to where `event` leads: state, reason, version and event row in one.
+
+    Raises:
+        IllegalTransition: the table has no such edge; nothing was changed.
+    """
+    state = find_next_job_state(job.state, event)
+    if state is None:
+        needs = sorted(source for source, edge in JOB_TRANSITIONS if edge is event)
+        raise IllegalTransition(job.id, job.state, event, needs)
+    if state is not job.state:
+        job.state_changed_at = now
+    job.state, job.reason, job.message = state, reason, message
+    if state in TERMINAL_STATES:
+        job.finished_at = now
+    if not state.has_attempt:
+        job.stop_reason = None
+    if state is JobState.RUNNING and job.started_at is None:
+        job.started_at = now
+    record_event(session, job, f"job.{state}", now=now, data=data)
+
+
+def record_event(
+    session: Session,
+    job: Job,
+    kind: str,
+    *,
+    now: datetime,
+    data: Mapping[str, Any] | None = None,
+) -> None:
+    """Raise the job's version and write the event row of that version."""
+    job.version += 1
+    _record(session, job, kind, now=now, data=data)
+
+
+def _record(
+    session: Session, job: Job, kind: str, *, now: datetime, data: Mapping[str, Any] | None
+) -> None:
+    session.add(
+        Event(
+            job_id=job.id,
+            seq=job.version,
+            type=kind,
+            state=job.state.value,
+            reason=job.reason,
+            message=job.message,
+            data=dict(data or {}),
+            created_at=now,
+        )
+    )
+    announce(session, JOBS_TOPIC, job_topic(job.id))

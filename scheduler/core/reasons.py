@@ -1,0 +1,67 @@
+"""Why a job is in its state: an open, documented list. Pure."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+
+
+class Reason(StrEnum):
+    """The documented reasons; the value is what the API shows."""
+
+    # pending
+    SUBMITTED = "Submitted"
+    HELD_BY_USER = "HeldByUser"
+    BEGIN_TIME_NOT_REACHED = "BeginTimeNotReached"
+    RETRY_BACKOFF = "RetryBackoff"
+    RESUMED = "Resumed"
+    # queued
+    WAITING_FOR_PLACEMENT = "WaitingForPlacement"
+    INSUFFICIENT_RESOURCES = "InsufficientResources"
+    HIGHER_PRIORITY_AHEAD = "HigherPriorityAhead"
+    NO_NODES = "NoNodes"
+    NO_MATCHING_POOL = "NoMatchingPool"
+    # starting
+    LAUNCHING = "Launching"
+    STAGING = "Staging"
+    RENDEZVOUS = "Rendezvous"
+    # running
+    TRAINING = "Training"
+    # stopping
+    PAUSE_REQUESTED = "PauseRequested"
+    CANCEL_REQUESTED = "CancelRequested"
+    DEADLINE_REACHED = "DeadlineReached"
+    NODE_DRAINING = "NodeDraining"
+    # paused
+    PAUSED_BY_USER = "PausedByUser"
+    PAUSED_BY_DEADLINE = "PausedByDeadline"
+    # finalizing and terminal
+    UPLOADING_ARTIFACTS = "UploadingArtifacts"
+    COMPLETED = "Completed"
+    CANCELLED_BY_USER = "CancelledByUser"
+    # failures of the user's side
+    USER_CODE_ERROR = "UserCodeError"
+    SETUP_FAILED = "SetupFailed"
+    DATA_UNAVAILABLE = "DataUnavailable"
+    GPU_OUT_OF_MEMORY = "GpuOutOfMemory"
+    HOST_OUT_OF_MEMORY = "HostOutOfMemory"
+    DEADLINE_EXCEEDED = "DeadlineExceeded"
+    # failures of the platform's side
+    RANK_KILLED = "RankKilled"
+    NODE_FAILURE = "NodeFailure"
+    SUPERVISOR_DIED = "SupervisorDied"
+    STORAGE_UNAVAILABLE = "StorageUnavailable"
+    LEASE_LOST = "LeaseLost"
+    PRELOADER_DIED = "PreloaderDied"
+
+
+INFRASTRUCTURE_REASONS = frozenset(
+    {
+        Reason.RANK_KILLED,
+        Reason.NODE_FAILURE,
+        Reason.SUPERVISOR_DIED,
+        Reason.STORAGE_UNAVAILABLE,
+        Reason.LEASE_LOST,
+        Reason.PRELOADER_DIED,
+    }
+)
+"""Faults of machines and of ours: retried on their own budget, never on the user's."""

@@ -1,0 +1,115 @@
+"""What becomes of a job when its attempt has ended. Pure: no clock, no database."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+from scheduler.core.reasons import INFRASTRUCTURE_REASONS, Reason
+from scheduler.core.spec import Limits, RetrySpec
+from scheduler.core.states import JobEvent
+
+BACKOFF_SECONDS_MAX = 600.0
+
+Outcome = Literal["succeeded", "failed", "stopped", "lost"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class AttemptEnd:
+    """How an attempt ended, as its supervisors or the reconciler say.
+
+    Attributes:
+        stop_reason: why a stop had been asked for before the end, None when none had.
+    """
+
+    outcome: Outcome
+    reason: str | None = None
+    message: str | None = None
+    stop_reason: str | None = None
+
+    @property
+    def is_infrastructure(self) -> bool:
+        """Whether the fault is the machines' or ours, not the user's."""
+        return self.outcome == "lost" or self.reason in INFRASTRUCTURE_REASONS
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Verdict:
+    """What happens to the job now.
+
+    Attributes:
+        delay_seconds: how long a requeued job waits before it may start again.
+        user_failures, infra_failures: the counts including this end.
+    """
+
+    event: JobEvent
+    reason: str
+    message: str
+    delay_seconds: float = 0.0
+    user_failures: int
+    infra_failures: int
+
+
+def decide_after_attempt(
+    end: AttemptEnd, *, retry: RetrySpec, limits: Limits, user_failures: int, infra_failures: int
+) -> Verdict:
+    """Return what becomes of the job; the counts given are those before this end.
+
+    A stop that was asked for decides over how the code took it. Infrastructure faults never spend
+    the user's budget.
+    """
+    settled = _settle(end, limits)
+    if settled is not None:
+        event, reason, message = settled
+        return Verdict(
+            event=event,
+            reason=reason,
+            message=message,
+            user_failures=user_failures,
+            infra_failures=infra_failures,
+        )
+    is_infra = end.is_infrastructure
+    user_failures += not is_infra
+    infra_failures += is_infra
+    count = infra_failures if is_infra else user_failures
+    allowed = retry.max_infra_failures if is_infra else retry.max_user_failures
+    lost = Reason.LEASE_LOST if end.outcome == "lost" else Reason.USER_CODE_ERROR
+    reason = end.reason or lost
+    told = end.message or "no further word from the ranks"
+    if count > allowed:
+        spent = f" (max_infra_failures = {allowed} is spent)" if is_infra else ""
+        event, message, delay_s = JobEvent.FAILED, told + spent, 0.0
+    else:
+        event, message = JobEvent.REQUEUED, f"{reason}: {told} (retry {count} of {allowed})"
+        reason = Reason.RETRY_BACKOFF
+        delay_s = retry.backoff_seconds
+        if not is_infra:
+            delay_s = min(delay_s * 2.0 ** (count - 1), BACKOFF_SECONDS_MAX)
+    return Verdict(
+        event=event,
+        reason=reason,
+        message=message,
+        delay_seconds=delay_s,
+        user_failures=user_failures,
+        infra_failures=infra_failures,
+    )
+
+
+def _settle(end: AttemptEnd, limits: Limits) -> tuple[JobEvent, str, str] | None:
+    """Return the end that needs no counting, or None for a failure."""
+    overran = f"ran longer than limits.wall_seconds = {limits.wall_seconds}"
+    match end.stop_reason, end.outcome:
+        case Reason.CANCEL_REQUESTED, _:
+            return JobEvent.CANCELLED, Reason.CANCELLED_BY_USER, ""
+        case Reason.PAUSE_REQUESTED, _:
+            return JobEvent.PAUSED, Reason.PAUSED_BY_USER, ""
+        case Reason.DEADLINE_REACHED, _ if limits.on_deadline == "pause":
+            return JobEvent.PAUSED, Reason.PAUSED_BY_DEADLINE, overran
+        case Reason.DEADLINE_REACHED, _:
+            return JobEvent.FAILED, Reason.DEADLINE_EXCEEDED, overran
+        case _, "succeeded":
+            return JobEvent.SUCCEEDED, Reason.COMPLETED, ""
+        case _, "stopped":
+            return JobEvent.REQUEUED, Reason.RESUMED, "stopped by the service; goes on by itself"
+        case _:
+            return None

@@ -1,0 +1,121 @@
+"""What a spec may mean: each refusal names the place and the way out."""
+
+import dataclasses
+
+import pytest
+
+from scheduler.core.resources import Resources
+from scheduler.core.spec import (
+    CheckpointPolicy,
+    Elastic,
+    EnvironmentRequest,
+    Health,
+    JobSpec,
+    Limits,
+    Parallel,
+    ResourceRequest,
+    Sync,
+)
+from scheduler.core.spec_rules import PoolView, World, check_spec
+
+LAPTOP = PoolView(nodes=(Resources(cpu_milli=2000, memory_mib=8192),))
+WORLD = World(
+    recipes=frozenset({"image-classifier"}),
+    pools={"default": LAPTOP, "empty": PoolView()},
+    input_roots=("/datasets",),
+)
+GOOD = JobSpec(recipe="image-classifier", workers=2)
+
+
+def _codes(spec: JobSpec) -> list[tuple[str, str]]:
+    return [(problem.pointer, problem.code) for problem in check_spec(spec, WORLD)]
+
+
+@pytest.mark.parametrize(
+    "spec",
+    [
+        pytest.param(GOOD, id="a recipe"),
+        pytest.param(JobSpec(code="file_1", entrypoint="a/train.py"), id="a bundle"),
+        pytest.param(
+            dataclasses.replace(GOOD, workers=None, parallel=Parallel(data=2)), id="a layout"
+        ),
+        pytest.param(
+            dataclasses.replace(GOOD, workers=4, resources=ResourceRequest(cpus=0.5)),
+            id="four half CPUs on two",
+        ),
+        pytest.param(
+            dataclasses.replace(GOOD, workers=99, pool="empty"), id="a pool nobody has joined yet"
+        ),
+        pytest.param(
+            dataclasses.replace(GOOD, inputs={"a": "file_1", "b": "dir:/datasets/b"}), id="inputs"
+        ),
+        pytest.param(
+            dataclasses.replace(GOOD, environment=EnvironmentRequest(requirements=("a==1",))),
+            id="requirements",
+        ),
+    ],
+)
+def test_a_good_spec_has_no_problem(spec: JobSpec) -> None:
+    assert check_spec(spec, WORLD) == ()
+
+
+@pytest.mark.parametrize(
+    ("changes", "want"),
+    [
+        ({"recipe": None}, ("", "missing_source")),
+        ({"recipe": "no-such"}, ("/recipe", "unknown_recipe")),
+        ({"code": "file_1"}, ("/code", "two_sources")),
+        ({"recipe": None, "code": "file_1"}, ("/entrypoint", "missing_entrypoint")),
+        ({"recipe": None, "code": "file_1", "entrypoint": "../x.py"}, ("/entrypoint", "bad_path")),
+        ({"recipe": None, "code": "file_1", "entrypoint": "/x.py"}, ("/entrypoint", "bad_path")),
+        ({"parallel": Parallel(data=3)}, ("/workers", "layout_mismatch")),
+        ({"parallel": Parallel(tensor=2)}, ("/parallel/tensor", "not_available")),
+        ({"sync": Sync(mode="diloco")}, ("/sync/mode", "not_available")),
+        ({"sync": Sync(every=4)}, ("/sync/every", "not_of_this_mode")),
+        ({"sync": Sync(compression="fp16")}, ("/sync/compression", "not_available")),
+        ({"inputs": {"a/b": "dir:/etc"}}, ("/inputs/a~1b", "directory_not_allowed")),
+        ({"inputs": {"a": "dir:/datasets/../etc"}}, ("/inputs/a", "directory_not_allowed")),
+        ({"inputs": {"a": "dir:/datasets2"}}, ("/inputs/a", "directory_not_allowed")),
+        ({"inputs": {"a": "http://x"}}, ("/inputs/a", "bad_input")),
+        ({"env": {"RANK": "1"}}, ("/env/RANK", "reserved_name")),
+        ({"env": {"TRAINMASTER_X": "1"}}, ("/env/TRAINMASTER_X", "reserved_name")),
+        ({"secrets": ("A",)}, ("/secrets", "not_available")),
+        ({"elastic": Elastic(min_workers=1, max_workers=2)}, ("/elastic", "not_available")),
+        ({"privacy": {}}, ("/privacy", "not_available")),
+        ({"depends_on": ("job_1",)}, ("/depends_on", "not_available")),
+        ({"health": Health(stall_seconds=5)}, ("/health", "not_available")),
+        ({"limits": Limits(gpu_hours=1.0)}, ("/limits/gpu_hours", "not_available")),
+        ({"queue": "other"}, ("/queue", "not_available")),
+        ({"pool": "other"}, ("/pool", "unknown_pool")),
+        ({"workers": 3}, ("/workers", "gang_too_large")),
+        ({"resources": ResourceRequest(gpus=1)}, ("/resources", "worker_too_large")),
+        ({"resources": ResourceRequest(memory_gib=9)}, ("/resources", "worker_too_large")),
+        (
+            {"checkpoint": CheckpointPolicy(every_steps=None, every_seconds=None)},
+            ("/checkpoint/every_seconds", "no_checkpoints"),
+        ),
+    ],
+)
+def test_a_refusal_names_the_place_and_the_code(
+    changes: dict[str, object], want: tuple[str, str]
+) -> None:
+    spec = dataclasses.replace(GOOD, **changes)  # type: ignore[arg-type]  # the table is checked by running
+
+    assert want in _codes(spec)
+
+
+def test_all_problems_come_at_once() -> None:
+    spec = dataclasses.replace(
+        GOOD, recipe="x", workers=9, secrets=("A",), sync=Sync(mode="gossip")
+    )
+
+    assert {pointer for pointer, _ in _codes(spec)} == {
+        "/recipe", "/workers", "/secrets", "/sync/mode",
+    }  # fmt: skip
+
+
+def test_a_message_says_what_there_is_and_what_to_do() -> None:
+    (problem,) = check_spec(dataclasses.replace(GOOD, workers=3), WORLD)
+
+    assert "at most 2 workers" in problem.message
+    assert "use fewer workers" in problem.message
