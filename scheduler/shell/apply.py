@@ -10,7 +10,6 @@ from datetime import datetime, timedelta
 from typing import Any, assert_never
 
 import structlog
-from models.queries.checkpoints import find_resume_checkpoint
 from sqlalchemy import update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
@@ -21,6 +20,7 @@ from models.base import new_id
 from models.database import announce
 from models.job import Job
 from models.node import Node
+from models.queries.checkpoints import find_resume_checkpoint
 from models.queries.jobs import advance_job, node_topic, record_event
 from scheduler.core.cluster import NodeShare
 from scheduler.core.decisions import Admit, Decision, Explain, Hold, Start
@@ -43,7 +43,10 @@ def apply_decisions(
         lease: how long the nodes have to answer for a new attempt.
     """
     num_started = 0
+    dropped: set[str] = set()
     for decision in decisions:
+        if decision.job_id in dropped:
+            continue  # it was decided from what the dropped one would have made
         try:
             with session.begin_nested():
                 _apply(session, decision, now=now, lease=lease)
@@ -52,6 +55,7 @@ def apply_decisions(
             log.info("stale decision dropped", job_id=decision.job_id, cause=type(stale).__name__)
             # What the dropped decision changed in memory must not be seen by the next one.
             session.expire_all()
+            dropped.add(decision.job_id)
         else:
             num_started += isinstance(decision, Start)
     return num_started
