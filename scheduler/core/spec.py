@@ -200,7 +200,7 @@ def _read(kind: Any, value: Any) -> Any:
         return tuple(value)
     if dataclasses.is_dataclass(kind):
         hints = _hints(typing.cast("type[Any]", kind))
-        return kind(**{name: _read(hints[name], part) for name, part in value.items()})  # type: ignore[operator]
+        return kind(**{name: _read(hints[name], part) for name, part in value.items()})  # type: ignore[operator]  # `kind` is a dataclass here
     return value
 
 
