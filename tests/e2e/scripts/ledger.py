@@ -18,7 +18,13 @@ attempt = json.load(open(os.environ["TRAINMASTER_RUN"]))["attempt_number"]
 
 
 def note(kind, **values):
-    entry = {"kind": kind, "attempt": attempt, "rank": run.rank, "pid": os.getpid(), "at": time.time()}
+    entry = {
+        "kind": kind,
+        "attempt": attempt,
+        "rank": run.rank,
+        "pid": os.getpid(),
+        "at": time.time(),
+    }
     os.write(book, (json.dumps({**entry, **values}) + "\n").encode())
 
 
@@ -42,7 +48,9 @@ for step in range(first + 1, config["steps"] + 1):
     if step % config.get("checkpoint_every", 10) == 0 or step == config["steps"]:
         folder = run.checkpoint_dir()
         (folder / "state.json").write_text(json.dumps({"step": step}))
-        (folder / "weights.bin").write_bytes(bytes([step % 256]) * config.get("checkpoint_bytes", 1000))
+        (folder / "weights.bin").write_bytes(
+            bytes([step % 256]) * config.get("checkpoint_bytes", 1000)
+        )
         run.commit_checkpoint(folder, step, loss=1.0 / step)
         note("checkpoint", step=step)
 else:

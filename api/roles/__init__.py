@@ -1,0 +1,1 @@
+"""The composition root: settings → database → loops. The only package that sees everything."""
