@@ -12,6 +12,7 @@ from datetime import UTC, datetime, timedelta
 
 import structlog
 import uvicorn
+from fastapi import FastAPI
 
 from api.app import create_app
 from api.housekeeping import run_once as keep_house
@@ -53,12 +54,21 @@ def run(role: str, settings: Settings, arguments: list[str]) -> int:
     return 0
 
 
+class _Server(uvicorn.Server):
+    """Ends the streams first: a connection that waits would otherwise hold up the goodbye."""
+
+    async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+        app: FastAPI = self.config.app  # type: ignore[assignment]  # it was given as an object
+        app.state.streams.close()
+        await super().shutdown(sockets)
+
+
 def _serve(role: str, prepared: Prepared, listening: socket.socket) -> None:
     host, port = listening.getsockname()[:2]
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
     app = create_app(prepared.config, prepared.database)
     node = NodeProcess(prepared.settings, url) if role == "all" else None
-    server = uvicorn.Server(
+    server = _Server(
         uvicorn.Config(
             app,
             http="httptools",

@@ -9,7 +9,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 
 from models.base import UtcDateTime, new_id
 
-_SQLITE: Dialect = sqlite.dialect()  # type: ignore[no-untyped-call]  # untyped there
+_SQLITE: Dialect = sqlite.dialect()
 
 
 def test_ids_sort_in_the_order_in_which_they_were_made() -> None:

@@ -1,0 +1,150 @@
+"""`Idempotency-Key`: the same request twice does its work once, and is answered the same.
+
+The key and the work are written in one transaction, so a crash leaves both or neither. Only
+successes are kept; what failed changed nothing and may be tried again.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+from typing import Annotated
+
+from fastapi import Header, Request, Response
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm import Session
+from sqlalchemy.orm.exc import StaleDataError
+
+from api.auth.callers import Caller
+from api.errors import IdempotencyMismatch
+from models import Database, IdempotencyRecord
+from scheduler.core.errors import StaleVersion
+
+KEPT = timedelta(hours=24)
+IdempotencyKey = Annotated[
+    str | None,
+    Header(
+        alias="idempotency-key",
+        pattern=r"^[\x21-\x7e]{1,255}$",
+        description="Your own name of this request; sent again it does nothing a second time.",
+    ),
+]
+_TRIES = 5
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ticket:
+    """What makes a repeated request the same one."""
+
+    project_id: str
+    scope: str
+    key: str
+    fingerprint: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Answer:
+    """A success, as it is kept and sent."""
+
+    status: int
+    body: bytes
+    location: str | None = None
+    etag: str | None = None
+    is_replayed: bool = False
+
+    def render(self) -> Response:
+        """Return the answer as it goes over the wire."""
+        headers = {"location": self.location, "etag": self.etag}
+        if self.is_replayed:
+            headers["idempotency-replayed"] = "true"
+        present = {name: value for name, value in headers.items() if value is not None}
+        return Response(self.body, self.status, present, "application/json")
+
+
+def read_ticket(request: Request, caller: Caller, key: str | None, body: bytes) -> Ticket | None:
+    """Return what the request's `Idempotency-Key` stands for, None when it has none."""
+    if key is None:
+        return None
+    return Ticket(
+        project_id=caller.project_id,
+        scope=f"{request.method} {request.url.path}"[:255],
+        key=key,
+        fingerprint=hashlib.sha256(body).hexdigest(),
+    )
+
+
+def write_once(
+    database: Database,
+    ticket: Ticket | None,
+    work: Callable[[Session], Answer],
+    *,
+    now: datetime,
+) -> Answer:
+    """Return the answer of `work`, done in one transaction; the kept one if it was done before.
+
+    Raises:
+        IdempotencyMismatch: the key came with another body.
+        StaleVersion: others changed the same row faster, several times.
+    """
+    for _ in range(_TRIES):
+        try:
+            with database.write() as session:
+                kept = _find(session, ticket, now)
+                if kept is not None:
+                    return kept
+                answer = work(session)
+                _keep(session, ticket, answer, now)
+                return answer
+        except StaleDataError:
+            continue  # the row has a new version: look again
+        except IntegrityError:
+            # On PostgreSQL a request with the same key may have been faster by a moment.
+            with database.read() as session:
+                kept = _find(session, ticket, now)
+            if kept is None:
+                raise
+            return kept
+    raise StaleVersion("the job changes too often just now: repeat the request")
+
+
+def _find(session: Session, ticket: Ticket | None, now: datetime) -> Answer | None:
+    if ticket is None:
+        return None
+    record = session.get(IdempotencyRecord, (ticket.project_id, ticket.scope, ticket.key))
+    if record is None:
+        return None
+    if record.created_at <= now - KEPT:
+        session.delete(record)
+        session.flush()
+        return None
+    if record.fingerprint != ticket.fingerprint:
+        raise IdempotencyMismatch(
+            "this idempotency-key came with another body before: use a new key for a new request"
+        )
+    return Answer(
+        status=record.status,
+        body=record.body,
+        location=record.location,
+        etag=record.etag,
+        is_replayed=True,
+    )
+
+
+def _keep(session: Session, ticket: Ticket | None, answer: Answer, now: datetime) -> None:
+    if ticket is None:
+        return
+    session.add(
+        IdempotencyRecord(
+            project_id=ticket.project_id,
+            scope=ticket.scope,
+            key=ticket.key,
+            fingerprint=ticket.fingerprint,
+            status=answer.status,
+            location=answer.location,
+            etag=answer.etag,
+            body=answer.body,
+            created_at=now,
+        )
+    )

@@ -1,0 +1,128 @@
+"""From rows to the job as the API shows it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from sqlalchemy import and_, select
+from sqlalchemy.orm import Session
+
+from api.jobs import schemas
+from models import Attempt, AttemptNode, Job, Node, Project
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Newest:
+    attempt: Attempt
+    nodes: list[str]
+
+
+def represent_jobs(session: Session, jobs: Sequence[Job]) -> list[schemas.Job]:
+    """Return `jobs` as the API shows them; three queries, however many they are."""
+    if not jobs:
+        return []
+    project_ids = {job.project_id for job in jobs}
+    rows = session.execute(select(Project.id, Project.name).where(Project.id.in_(project_ids)))
+    projects = {project_id: name for project_id, name in rows}
+    newest = _find_newest(session, [job.id for job in jobs if job.num_attempts])
+    return [_represent(job, projects[job.project_id], newest.get(job.id)) for job in jobs]
+
+
+def represent_new_job(job: Job, project: str) -> schemas.Job:
+    """Return a job that has had no attempt yet; no query."""
+    return _represent(job, project, None)
+
+
+def render_job(job: schemas.Job) -> tuple[bytes, str]:
+    """Return the JSON of a job and its ETag.
+
+    The ETag begins with the version, which is all that `If-Match` compares: progress is part of
+    the body and changes it, but nobody edits progress.
+    """
+    body = job.model_dump_json().encode()
+    return body, f'"{job.version}.{hashlib.sha256(body).hexdigest()[:12]}"'
+
+
+def _find_newest(session: Session, job_ids: Sequence[str]) -> Mapping[str, _Newest]:
+    if not job_ids:
+        return {}
+    attempts = session.scalars(
+        select(Attempt)
+        .join(Job, and_(Job.id == Attempt.job_id, Job.num_attempts == Attempt.number))
+        .where(Attempt.job_id.in_(job_ids))
+    ).all()
+    nodes: dict[str, list[str]] = {attempt.id: [] for attempt in attempts}
+    rows = session.execute(
+        select(AttemptNode.attempt_id, Node.name)
+        .join(Node, Node.id == AttemptNode.node_id)
+        .where(AttemptNode.attempt_id.in_(nodes))
+        .order_by(AttemptNode.node_rank)
+    )
+    for attempt_id, name in rows:
+        nodes[attempt_id].append(name)
+    return {
+        attempt.job_id: _Newest(attempt=attempt, nodes=nodes[attempt.id]) for attempt in attempts
+    }
+
+
+def _represent(job: Job, project: str, newest: _Newest | None) -> schemas.Job:
+    return schemas.Job(
+        id=job.id,
+        name=job.name,
+        project=project,
+        state=job.state,
+        reason=job.reason,
+        message=job.message,
+        state_changed_at=job.state_changed_at,
+        terminal=job.is_terminal,
+        conditions=_conditions(job),
+        spec=job.spec,
+        priority=job.priority,
+        held=job.is_held,
+        progress=_progress(newest.attempt) if newest is not None else None,
+        attempt=_summary(newest) if newest is not None else None,
+        parent_job_id=job.parent_job_id,
+        created_at=job.created_at,
+        started_at=job.started_at,
+        finished_at=job.finished_at,
+        labels=job.labels,
+        version=job.version,
+    )
+
+
+def _summary(newest: _Newest) -> schemas.AttemptSummary:
+    attempt = newest.attempt
+    return schemas.AttemptSummary(id=attempt.id, number=attempt.number, nodes=newest.nodes)
+
+
+def _progress(attempt: Attempt) -> schemas.Progress | None:
+    said = attempt.progress
+    if said is None:
+        return None
+    total, speed = said.get("total_steps"), said.get("steps_per_second")
+    remaining = None
+    if attempt.ended_at is None and total is not None and speed:
+        remaining = round(max(0, total - said["step"]) / speed, 1)
+    return schemas.Progress(
+        step=said["step"], total_steps=total, steps_per_second=speed, remaining_seconds=remaining
+    )
+
+
+def _conditions(job: Job) -> list[schemas.Condition]:
+    started = schemas.Condition(
+        type="Started",
+        status="True" if job.started_at is not None else "False",
+        reason="AllRanksRan" if job.started_at is not None else job.reason,
+        message="" if job.started_at is not None else job.message,
+        last_transition_time=job.started_at or job.created_at,
+    )
+    finished = schemas.Condition(
+        type="Finished",
+        status="True" if job.is_terminal else "False",
+        reason=job.reason,
+        message=job.message,
+        last_transition_time=job.finished_at or job.created_at,
+    )
+    return [started, finished]

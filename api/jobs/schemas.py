@@ -1,0 +1,118 @@
+"""Jobs as they go over the wire: what comes in beside the spec, and what goes out."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
+
+from api.errors import ErrorItem
+from api.jobs.spec_schema import Document, Identifier, LabelKey, LabelValue, Name, Priority
+from api.pages import ListEnvelope
+from scheduler.core.states import JobState
+
+# Stored specs were checked when they came in; checking them again on every read would make an
+# old job unreadable once a bound changes. The OpenAPI document names the schema all the same.
+StoredSpec = Annotated[dict[str, Any], WithJsonSchema({"x-schema": "JobSpec"})]
+
+_JOB_ID = "job_01kasy0e5xq5b2p0v3m8n7r4tz"
+_ATTEMPT_ID = "att_01kasy0f7c2k9d4w6h1x5j3p8s"
+
+
+class Progress(BaseModel):
+    """How far the newest attempt is, in steps."""
+
+    step: int = Field(description="Steps done.", examples=[120])
+    total_steps: int | None = Field(description="Steps in all, when the code says.", examples=[900])
+    steps_per_second: float | None = Field(examples=[31.5])
+    remaining_seconds: float | None = Field(
+        description="At the present speed; null when not known.", examples=[24.8]
+    )
+
+
+class AttemptSummary(BaseModel):
+    """The newest attempt."""
+
+    id: str = Field(examples=[_ATTEMPT_ID])
+    number: int = Field(description="1 for the first attempt of a job.", examples=[1])
+    nodes: list[str] = Field(description="Names of its nodes, by node rank.", examples=[["box1"]])
+
+
+class Condition(BaseModel):
+    """One aspect of a job, as Kubernetes has it."""
+
+    type: str = Field(examples=["Started"])
+    status: Literal["True", "False", "Unknown"]
+    reason: str = Field(examples=["Training"])
+    message: str
+    last_transition_time: datetime
+
+
+class Job(BaseModel):
+    """One request to train, and where it is."""
+
+    id: str = Field(examples=[_JOB_ID])
+    object: Literal["job"] = "job"
+    name: str = Field(examples=["image-classifier"])
+    project: str = Field(examples=["default"])
+    state: JobState = Field(description="Values may be added in later versions.")
+    reason: str = Field(description="Why it is in that state; see the docs.", examples=["Training"])
+    message: str = Field(description="The same in words; may be empty.")
+    state_changed_at: datetime
+    terminal: bool = Field(description="Whether nothing can happen any more.")
+    conditions: list[Condition]
+    spec: StoredSpec = Field(description="As submitted, with every default filled in.")
+    priority: int = Field(examples=[50])
+    held: bool = Field(description="Whether it waits to be released.")
+    progress: Progress | None
+    attempt: AttemptSummary | None
+    parent_job_id: str | None = Field(description="The job that it was made from.")
+    created_at: datetime
+    started_at: datetime | None = Field(description="When all ranks first ran.")
+    finished_at: datetime | None
+    labels: dict[str, str] = Field(examples=[{"team": "vision"}])
+    version: int = Field(description="Grows by one with every event.", examples=[4])
+
+
+class JobList(ListEnvelope[Job]):
+    """One page of jobs."""
+
+
+class JobPatch(Document):
+    """A JSON merge patch: what is left out stays, `null` takes a label away."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"priority": 80}]})
+
+    name: Name | None = None
+    priority: Priority | None = None
+    labels: Annotated[
+        dict[LabelKey, LabelValue | None] | None,
+        Field(max_length=64, description="Merged into the labels; null for all takes all away."),
+    ] = None
+
+
+class ForkRequest(Document):
+    """What is different in the new job."""
+
+    model_config = ConfigDict(
+        json_schema_extra={"examples": [{"overrides": {"config": {"lr": 0.01}}}]}
+    )
+
+    checkpoint: Annotated[
+        Identifier | None, Field(description="Where to start; the newest checkpoint unless given.")
+    ] = None
+    overrides: Annotated[dict[str, Any], Field(description="A JSON merge patch of the spec.")] = {}
+
+
+class NoDocument(Document):
+    """An empty object; the body may also be left out."""
+
+
+class Validation(BaseModel):
+    """What `POST /v1/jobs` would say of a spec."""
+
+    object: Literal["validation"] = "validation"
+    valid: bool
+    errors: list[ErrorItem] = Field(description="Everything that is wrong, at once.")
+    spec: StoredSpec | None = Field(description="With every default filled in; null if not valid.")

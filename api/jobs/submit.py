@@ -1,0 +1,212 @@
+"""Submitting: from a checked document to a stored job, its first event and its answer."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from http import HTTPStatus
+from pathlib import PurePosixPath
+from typing import Any
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from api.auth.callers import Caller
+from api.idempotency import Answer, Ticket, write_once
+from api.jobs.desk import Desk
+from api.jobs.representation import render_job, represent_new_job
+from api.jobs.submission import Submission, read_submission
+from api.problems import pointer_of
+from models import Checkpoint, CheckpointState, File, Job, Project, new_id
+from models.queries.jobs import add_job
+from scheduler.core.errors import InvalidSpec, Problem
+from scheduler.core.reasons import Reason
+from scheduler.core.spec import JobSpec, content_hash
+from scheduler.core.states import JobState
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _References:
+    """What the names in a spec stand for in the database."""
+
+    project_id: str
+    project: str
+    parent_job_id: str | None
+    problems: tuple[Problem, ...]
+
+
+def submit_job(
+    desk: Desk,
+    caller: Caller,
+    document: Any,
+    *,
+    ticket: Ticket | None,
+    now: datetime,
+    parent_job_id: str | None = None,
+) -> Answer:
+    """Store the job that `document` asks for, or answer as before when `ticket` is known.
+
+    Raises:
+        InvalidSpec: it cannot be run; every problem is listed.
+        IdempotencyMismatch: the ticket's key came with another body.
+    """
+    submission = _read(desk, document)
+    if submission.problems:
+        check_submission(desk, caller, submission)
+
+    def work(session: Session) -> Answer:
+        references = _resolve(session, caller, submission)
+        if references.problems:
+            raise InvalidSpec(references.problems)
+        job = _make_job(submission, references, caller, now)
+        if parent_job_id is not None:
+            job.parent_job_id = parent_job_id
+        add_job(session, job, now=now, data={"by": caller.key_id})
+        body, etag = render_job(represent_new_job(job, references.project))
+        return Answer(
+            status=HTTPStatus.CREATED, body=body, location=f"/v1/jobs/{job.id}", etag=etag
+        )
+
+    return write_once(desk.database, ticket, work, now=now)
+
+
+def validate_job(desk: Desk, caller: Caller, document: Any) -> dict[str, Any]:
+    """Return the whole spec that `document` asks for.
+
+    Raises:
+        InvalidSpec: `submit_job` would refuse it; every problem is listed.
+    """
+    submission = _read(desk, document)
+    return check_submission(desk, caller, submission)
+
+
+def check_submission(desk: Desk, caller: Caller, submission: Submission) -> dict[str, Any]:
+    """Return the submission's document if nothing at all is wrong with it.
+
+    Raises:
+        InvalidSpec: something is; what only the database knows is listed with the rest.
+    """
+    with desk.database.read() as session:
+        references = _resolve(session, caller, submission)
+    known = {problem.pointer for problem in submission.problems}
+    more = [problem for problem in references.problems if problem.pointer not in known]
+    if submission.problems or more:
+        raise InvalidSpec((*submission.problems, *more))
+    return {**submission.document, "project": references.project}
+
+
+def _read(desk: Desk, document: Any) -> Submission:
+    submission = read_submission(document, desk.worlds.recent(), desk.recipes)
+    if submission.problems:
+        submission = read_submission(document, desk.worlds.fresh(), desk.recipes)
+    return submission
+
+
+def _resolve(session: Session, caller: Caller, submission: Submission) -> _References:
+    spec, problems = submission.spec, []
+    project_id, project = caller.project_id, caller.project
+    if submission.is_project_given and spec.project != project:
+        found = None
+        if caller.is_admin:
+            found = session.scalar(select(Project.id).where(Project.name == spec.project))
+        if found is None:
+            message = "does not exist, or your key is not of it: leave project out"
+            problems.append(Problem("/project", "unknown_project", message))
+        else:
+            project_id, project = found, spec.project
+    problems.extend(_missing_files(session, spec, project_id))
+    parent_job_id = None
+    if spec.resume_from is not None:
+        checkpoint = session.get(Checkpoint, spec.resume_from)
+        if checkpoint is None or not _may_resume(checkpoint, project_id):
+            message = "there is no such checkpoint in the project: list those of a job first"
+            problems.append(Problem("/resume_from", "unknown_checkpoint", message))
+        else:
+            parent_job_id = checkpoint.job_id
+    return _References(
+        project_id=project_id,
+        project=project,
+        parent_job_id=parent_job_id,
+        problems=tuple(problems),
+    )
+
+
+def _missing_files(session: Session, spec: JobSpec, project_id: str) -> list[Problem]:
+    named = {"/code": spec.code} if spec.code is not None else {}
+    for name, source in spec.inputs.items():
+        if source.startswith("file_"):
+            named[pointer_of(("inputs", name))] = source
+    if not named:
+        return []
+    rows = session.scalars(
+        select(File.id).where(File.id.in_(named.values()), File.project_id == project_id)
+    )
+    present = set(rows)
+    message = "there is no such file in the project: upload it first, with POST /v1/files"
+    return [
+        Problem(pointer, "unknown_file", message)
+        for pointer, file_id in named.items()
+        if file_id not in present
+    ]
+
+
+def _may_resume(checkpoint: Checkpoint, project_id: str) -> bool:
+    return checkpoint.project_id == project_id and checkpoint.state is CheckpointState.COMMITTED
+
+
+def _make_job(
+    submission: Submission, references: _References, caller: Caller, now: datetime
+) -> Job:
+    spec = submission.spec
+    document = {**submission.document, "project": references.project}
+    begin_at = _future(spec.begin_at, now)
+    reason, message = str(Reason.SUBMITTED), ""
+    if spec.hold:
+        reason, message = Reason.HELD_BY_USER, "held: release it to let it run"
+    elif begin_at is not None:
+        reason = Reason.BEGIN_TIME_NOT_REACHED
+        message = f"starts no earlier than {begin_at:%Y-%m-%dT%H:%M:%SZ}"
+    request = spec.resources
+    return Job(
+        id=new_id("job"),
+        project_id=references.project_id,
+        name=spec.name or _default_name(spec),
+        labels=dict(spec.labels),
+        spec=document,
+        spec_sha256=content_hash(document),
+        state=JobState.PENDING,
+        reason=reason,
+        message=message,
+        state_changed_at=now,
+        epoch=0,
+        priority=spec.priority,
+        queue=spec.queue,
+        pool=spec.pool,
+        num_workers=spec.num_workers,
+        request_gpus=request.gpus,
+        request_cpu_milli=None if request.cpus is None else round(request.cpus * 1000),
+        request_memory_mib=None if request.memory_gib is None else round(request.memory_gib * 1024),
+        is_held=spec.hold,
+        not_before_at=begin_at,
+        not_before_reason=None if begin_at is None else Reason.BEGIN_TIME_NOT_REACHED,
+        checkpoint_serial=0,
+        user_failures=0,
+        infra_failures=0,
+        num_attempts=0,
+        parent_job_id=references.parent_job_id,
+        created_by=caller.key_id,
+        created_at=now,
+    )
+
+
+def _future(begin_at: str | None, now: datetime) -> datetime | None:
+    if begin_at is None:
+        return None
+    instant = datetime.fromisoformat(begin_at).astimezone(UTC)
+    return instant if instant > now else None
+
+
+def _default_name(spec: JobSpec) -> str:
+    if spec.recipe is not None:
+        return spec.recipe
+    return PurePosixPath(spec.entrypoint or "job").stem[:128]

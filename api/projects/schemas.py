@@ -1,0 +1,34 @@
+"""Projects as they go over the wire."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints
+
+from api.jobs.spec_schema import Document
+from api.pages import ListEnvelope
+
+ProjectName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,127}$")]
+
+
+class Project(BaseModel):
+    """A group of people who see one another's jobs."""
+
+    id: str = Field(examples=["prj_01kasy0e5xq5b2p0v3m8n7r4tz"])
+    object: Literal["project"] = "project"
+    name: str = Field(examples=["vision"])
+    created_at: datetime
+
+
+class ProjectList(ListEnvelope[Project]):
+    """One page of projects."""
+
+
+class ProjectRequest(Document):
+    """A project to be made."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"name": "vision"}]})
+
+    name: ProjectName = Field(description="Lower case; unique.")

@@ -1,0 +1,19 @@
+"""The storage of the running app, as a dependency of routes."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+from fastapi import Depends, Request
+
+from api.storage import LocalStorage
+
+
+async def _storage(request: Request) -> LocalStorage:
+    storage: LocalStorage | None = getattr(request.app.state, "storage", None)
+    if storage is None:
+        storage = request.app.state.storage = LocalStorage(request.app.state.config.storage_dir)
+    return storage
+
+
+StorageDep = Annotated[LocalStorage, Depends(_storage)]

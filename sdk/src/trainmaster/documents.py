@@ -1,0 +1,347 @@
+"""What the service returns, as frozen values. Knows the names on the wire; does nothing.
+
+Each value keeps its whole document in `raw`, fields of newer servers included, and reads what it
+knows from there; unknown values of enums stay text.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timezone
+from typing import Any, TypeVar
+
+from trainmaster._errors import APIResponseError, FieldProblem, parse_field_problems
+
+R = TypeVar("R", bound="Resource")
+
+TERMINAL_STATES = frozenset({"succeeded", "failed", "cancelled"})
+_FRACTION = re.compile(r"\.(\d+)")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Resource:
+    """A document of the service."""
+
+    raw: Mapping[str, Any] = field(repr=False, compare=False)
+
+    @classmethod
+    def parse(cls: type[R], document: Any) -> R:
+        """Return the value of a document.
+
+        Raises:
+            APIResponseError: the document lacks a field that all versions have.
+        """
+        if not isinstance(document, dict):
+            raise APIResponseError(f"expected a {cls.__name__}, got {type(document).__name__}")
+        values: dict[str, Any] = {"raw": document}
+        try:
+            for each in dataclasses.fields(cls):
+                if document.get(each.name) is not None:
+                    convert: Callable[[Any], Any] | None = each.metadata.get("convert")
+                    value = document[each.name]
+                    values[each.name] = convert(value) if convert else value
+            return cls(**values)
+        except (TypeError, ValueError, AttributeError) as error:
+            raise APIResponseError(
+                f"the server's {cls.__name__} cannot be read ({error}): is it a much newer version?"
+            ) from error
+
+
+def parse_instant(text: str) -> datetime:
+    """Return an RFC 3339 time as an aware datetime in UTC, to the microsecond."""
+    text = _FRACTION.sub(lambda match: f".{match[1][:6]:0<6}", text.replace("Z", "+00:00"))
+    return datetime.fromisoformat(text).astimezone(timezone.utc)
+
+
+def parse_number(value: float | str | None) -> float:
+    """Return a number as metrics carry it: "NaN", "Infinity" and "-Infinity" come as text."""
+    return math.nan if value is None else float(value)
+
+
+def _instant() -> Any:
+    return field(default=None, metadata={"convert": parse_instant})
+
+
+def _nested(kind: type[Resource]) -> Any:
+    return field(default=None, metadata={"convert": kind.parse})
+
+
+def _empty(kind: type[Any]) -> Any:
+    return field(default_factory=kind)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Progress(Resource):
+    """How far a job is: steps done, steps in all, steps per second, seconds left."""
+
+    step: int | None = None
+    total_steps: int | None = None
+    steps_per_second: float | None = None
+    remaining_seconds: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class AttemptRef(Resource):
+    """The attempt that a job is in, or was in last."""
+
+    id: str
+    number: int = 1
+    nodes: list[str] = _empty(list)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Job(Resource):
+    """One request to train. `etag` guards edits: it names the version that was read."""
+
+    id: str
+    state: str
+    name: str = ""
+    project: str = ""
+    reason: str | None = None
+    message: str | None = None
+    state_changed_at: datetime | None = _instant()
+    terminal: bool = False
+    conditions: list[Mapping[str, Any]] = _empty(list)
+    spec: Mapping[str, Any] = _empty(dict)
+    priority: int | None = None
+    held: bool = False
+    parent_job_id: str | None = None
+    progress: Progress | None = _nested(Progress)
+    attempt: AttemptRef | None = _nested(AttemptRef)
+    created_at: datetime | None = _instant()
+    started_at: datetime | None = _instant()
+    finished_at: datetime | None = _instant()
+    labels: Mapping[str, str] = _empty(dict)
+    version: int = 0
+    etag: str | None = field(default=None, compare=False)
+
+    @property
+    def is_terminal(self) -> bool:
+        """Whether it has ended for good."""
+        return self.terminal or self.state in TERMINAL_STATES
+
+    @property
+    def num_workers(self) -> int:
+        """How many ranks its spec asks for."""
+        workers, parallel = self.spec.get("workers"), self.spec.get("parallel")
+        if isinstance(workers, int):
+            return workers
+        if not isinstance(parallel, dict):
+            return 1
+        return math.prod(size for size in parallel.values() if isinstance(size, int))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Attempt(Resource):
+    """One execution of a job on one allocation."""
+
+    id: str
+    number: int = 1
+    state: str = ""
+    reason: str | None = None
+    message: str | None = None
+    nodes: list[Mapping[str, Any]] = _empty(list)
+    resumed_from: str | None = None
+    created_at: datetime | None = _instant()
+    started_at: datetime | None = _instant()
+    finished_at: datetime | None = _instant()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Validation(Resource):
+    """What the service says of a spec: what is wrong with it, or the spec with its defaults."""
+
+    valid: bool
+    errors: list[FieldProblem] = field(
+        default_factory=list, metadata={"convert": parse_field_problems}
+    )
+    spec: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Event(Resource):
+    """One thing that happened to a job; `seq` counts them from 1 without gaps."""
+
+    seq: int
+    type: str
+    job_id: str = ""
+    state: str | None = None
+    reason: str | None = None
+    message: str | None = None
+    data: Mapping[str, Any] = _empty(dict)
+    created_at: datetime | None = _instant()
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogLine(Resource):
+    """A line of one rank's output, without its end; it begins at byte `offset` of its stream."""
+
+    id: str
+    text: str = ""
+    attempt_id: str = ""
+    attempt: int = 1
+    rank: int = 0
+    stream: str = "stdout"
+    offset: int = 0
+    created_at: datetime | None = _instant()
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricPoint(Resource):
+    """One value of one metric; `time` is in unix seconds, by the rank's clock."""
+
+    step: int
+    time: float = 0.0
+    value: float = field(metadata={"convert": parse_number})
+    key: str = ""
+    rank: int = 0
+    attempt: int = 1
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricSummary(Resource):
+    """What is known of one metric of one rank without reading its points."""
+
+    key: str
+    rank: int = 0
+    count: int = 0
+    last: MetricPoint | None = _nested(MetricPoint)
+    min: float | None = field(default=None, metadata={"convert": parse_number})
+    max: float | None = field(default=None, metadata={"convert": parse_number})
+
+
+@dataclass(frozen=True, kw_only=True)
+class MetricSeries(Resource):
+    """The points of one metric of one rank, as three lists of equal length.
+
+    `count` is how many there were before down-sampling.
+    """
+
+    key: str
+    rank: int = 0
+    steps: list[int] = _empty(list)
+    times: list[float] = _empty(list)
+    values: list[float] = field(
+        default_factory=list,
+        metadata={"convert": lambda values: [parse_number(value) for value in values]},
+    )
+    count: int = 0
+
+
+@dataclass(frozen=True, kw_only=True)
+class CheckpointFile(Resource):
+    """One file of a checkpoint: where below it, how large, and its SHA-256 in hex."""
+
+    path: str
+    size_bytes: int
+    sha256: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Checkpoint(Resource):
+    """A saved state of a job; it exists as a whole once `state` is `committed`."""
+
+    id: str
+    job_id: str = ""
+    attempt_id: str = ""
+    attempt: int = 1
+    step: int | None = None
+    metrics: Mapping[str, Any] = _empty(dict)
+    state: str = ""
+    size_bytes: int = 0
+    files: list[CheckpointFile] = field(
+        default_factory=list,
+        metadata={"convert": lambda files: [CheckpointFile.parse(file) for file in files]},
+    )
+    pinned: bool = False
+    created_at: datetime | None = _instant()
+
+
+@dataclass(frozen=True, kw_only=True)
+class File(Resource):
+    """An uploaded file: code of a job, or an input."""
+
+    id: str
+    filename: str = ""
+    purpose: str = ""
+    size_bytes: int = 0
+    sha256: str = ""
+    created_at: datetime | None = _instant()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Room(Resource):
+    """What workers can take on a node or in a pool."""
+
+    gpus: int = 0
+    cpus: float = 0.0
+    memory_gib: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Node(Resource):
+    """A machine that runs workers. `state` says whether it takes new work."""
+
+    id: str
+    name: str = ""
+    pool: str = ""
+    state: str = ""
+    capacity: Room | None = _nested(Room)
+    free: Room | None = _nested(Room)
+    gpus: list[Mapping[str, Any]] = _empty(list)
+    num_attempts: int = 0
+    created_at: datetime | None = _instant()
+    heartbeat_at: datetime | None = _instant()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Pool(Resource):
+    """A set of machines that jobs are placed on; its name is its id."""
+
+    name: str
+    num_nodes: int = 0
+    num_nodes_ready: int = 0
+    capacity: Room | None = _nested(Room)
+    free: Room | None = _nested(Room)
+    created_at: datetime | None = _instant()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Recipe(Resource):
+    """A built-in trainer; its name is its id. `config` is a JSON Schema, `example` a spec."""
+
+    name: str
+    title: str = ""
+    description: str = ""
+    config: Mapping[str, Any] = _empty(dict)
+    inputs: Mapping[str, Any] = _empty(dict)
+    metrics: list[Mapping[str, Any]] = _empty(list)
+    example: Mapping[str, Any] = _empty(dict)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Project(Resource):
+    """What jobs and keys belong to."""
+
+    id: str
+    name: str = ""
+    created_at: datetime | None = _instant()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Key(Resource):
+    """An API key. `key`, the secret, is there once: in the answer that makes it."""
+
+    id: str
+    name: str = ""
+    role: str = ""
+    project: str = ""
+    last4: str = ""
+    created_at: datetime | None = _instant()
+    expires_at: datetime | None = _instant()
+    revoked_at: datetime | None = _instant()
+    key: str | None = field(default=None, repr=False)

@@ -1,0 +1,1 @@
+"""The tree of `client.<resource>.<method>()`: one module per resource of the API."""

@@ -1,0 +1,73 @@
+"""The processes that train together: their group, their device, and the small talk among them.
+
+Knows nothing of models, data or checkpoints.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import torch
+import torch.distributed as dist
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from trainmaster.run import Run
+
+
+class Replicas:
+    """This process among its peers; alone when the world has one rank.
+
+    Attributes:
+        rank: number of this process.
+        size: how many there are.
+        device: where this one computes.
+    """
+
+    def __init__(self, run: Run, device: str | None) -> None:
+        self.rank, self.size = run.rank, run.world_size
+        self.device = torch.device(device) if device else _choose_device(run.local_rank)
+        self._is_ours = self.size > 1 and not dist.is_initialized()
+        if self.device.type == "cuda":
+            torch.cuda.set_device(self.device)
+        if self._is_ours:
+            # Two backends in one group: what the ranks agree on stays on the CPU, so that
+            # asking costs no wait for the GPU.
+            on_gpu = self.device.type == "cuda"
+            dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
+
+    def maximum(self, values: Sequence[int]) -> list[int]:
+        """Return the largest of each value over all ranks."""
+        if self.size == 1:
+            return list(values)
+        numbers = torch.tensor(values, dtype=torch.int64)
+        dist.all_reduce(numbers, dist.ReduceOp.MAX)
+        return [int(number) for number in numbers.tolist()]
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        """Return the sum of a tensor over all ranks, on the rank's device."""
+        total = values.detach().to(self.device, copy=True)
+        if self.size > 1:
+            dist.all_reduce(total)
+        return total
+
+    def gather(self, state: dict[str, Any]) -> list[dict[str, Any]] | None:
+        """Return everybody's state on rank 0, in the order of ranks; None elsewhere."""
+        if self.size == 1:
+            return [state]
+        states: list[Any] | None = [None] * self.size if self.rank == 0 else None
+        dist.gather_object(state, states)
+        return states
+
+    def close(self) -> None:
+        """Leave the group, if it was we who joined it."""
+        if self._is_ours and dist.is_initialized():
+            dist.destroy_process_group()
+
+
+def _choose_device(local_rank: int) -> torch.device:
+    if not torch.cuda.is_available():
+        return torch.device("cpu")
+    # The service shows each rank only its own GPUs; torchrun shows every rank all of them.
+    return torch.device("cuda", local_rank % torch.cuda.device_count())

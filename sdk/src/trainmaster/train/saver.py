@@ -1,0 +1,86 @@
+"""Checkpoints of a training: taken by all ranks together, written by rank 0 in the background.
+
+One at a time. A failure is raised by the next call, so that no run believes in a checkpoint it
+does not have.
+"""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from typing import TYPE_CHECKING, Any
+
+from trainmaster._spool import VALUES_PER_LINE_MAX, only_finite
+from trainmaster.train import randomness
+from trainmaster.train.snapshot import take_snapshot, write_snapshot
+
+if TYPE_CHECKING:
+    from trainmaster._order import Cursor
+    from trainmaster.run import Run
+    from trainmaster.train.metrics import MetricLog
+    from trainmaster.train.replicas import Replicas
+    from trainmaster.train.snapshot import Snapshot, Stateful
+
+
+class Saver:
+    """Takes, writes and commits the snapshots of one run."""
+
+    def __init__(
+        self, run: Run, replicas: Replicas, metrics: MetricLog, saved_step: int | None
+    ) -> None:
+        """`saved_step` is that of the checkpoint which the run resumes from, if it does."""
+        self._run = run
+        self._replicas = replicas
+        self._metrics = metrics
+        self._saved: tuple[int | None, dict[str, Any]] = (saved_step, {})
+        self._thread: threading.Thread | None = None
+        self._failure: BaseException | None = None
+
+    def save(self, things: Stateful, cursor: Cursor) -> None:
+        """Begin a checkpoint of a training that stands still; every rank must call it.
+
+        The state is copied when this returns. It waits for the checkpoint before.
+
+        Raises:
+            RunError: the one before could not be written or committed.
+            OSError: the disk did not take the one before.
+        """
+        states = self._replicas.gather(randomness.capture(self._replicas.device))
+        if states is None:
+            return
+        self._metrics.flush()
+        self.wait()
+        metrics = dict(self._metrics.latest)
+        ranked_by = dict(itertools.islice(only_finite(metrics).items(), VALUES_PER_LINE_MAX))
+        snapshot = take_snapshot(things, cursor, states, ranked_by)
+        self._saved = (cursor.step, metrics)
+        self._thread = threading.Thread(
+            target=self._write, args=(snapshot,), name="trainmaster-saver", daemon=True
+        )
+        self._thread.start()
+
+    def save_last(self, things: Stateful, cursor: Cursor) -> None:
+        """Save unless the newest checkpoint has this step and these metrics; then wait for it."""
+        self._metrics.flush()
+        is_new = self._replicas.rank == 0 and self._saved != (cursor.step, self._metrics.latest)
+        if things.models and self._replicas.maximum([is_new])[0]:
+            self.save(things, cursor)
+        self.wait()
+
+    def wait(self) -> None:
+        """Wait until nothing is being written; raises as `save` does."""
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        failure, self._failure = self._failure, None
+        if failure is not None:
+            raise failure
+
+    def _write(self, snapshot: Snapshot) -> None:
+        try:
+            folder = self._run.checkpoint_dir()
+            write_snapshot(snapshot, folder)
+            metrics = snapshot.meta["metrics"]
+            self._run.commit_checkpoint(folder, snapshot.meta["step"], **metrics)
+        except BaseException as failure:  # noqa: BLE001  raised again by whoever asks next
+            self._failure = failure

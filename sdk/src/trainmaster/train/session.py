@@ -1,0 +1,320 @@
+"""A training run as a script sees it: `with train.start() as run:`.
+
+Joins the pieces; each rule lives in its own module. The script's loop stays the script's.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import torch
+
+from trainmaster._order import Cursor, Plan, leave_loop, share_of
+from trainmaster.run import RunError, current_run
+from trainmaster.train import randomness
+from trainmaster.train.agreement import Agreement
+from trainmaster.train.metrics import MetricLog
+from trainmaster.train.replicas import Replicas
+from trainmaster.train.saver import Saver
+from trainmaster.train.snapshot import Resumed, Stateful
+from trainmaster.train.sources import Share, iter_batches, size_of
+from trainmaster.train.synchronization import choose_synchronization
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping
+    from pathlib import Path
+
+    from trainmaster._order import Batch
+    from trainmaster.run import Run
+
+Kept = TypeVar("Kept")
+Optimizer = TypeVar("Optimizer", bound=torch.optim.Optimizer)
+
+
+@contextlib.contextmanager
+def start(
+    seed: int = 0,
+    *,
+    deterministic: bool = False,
+    device: str | None = None,
+    defaults: Mapping[str, Any] | None = None,
+) -> Iterator[TrainRun]:
+    """Begin a training, or go on with the one that a checkpoint holds.
+
+    On a clean exit a last checkpoint is written, with the metrics logged last.
+
+    Args:
+        seed: of weights, order of samples and everything random; same on all ranks.
+        deterministic: let torch refuse operations that give other bits each time; slower on a
+            GPU. On a CPU runs repeat bit for bit without it.
+        device: such as "cpu"; by default this rank's GPU where there is one.
+        defaults: configuration for what the job leaves out.
+
+    Raises:
+        UnsupportedMode: the job asks for a mechanism that is not there.
+        RunError: the checkpoint to resume from cannot be read.
+    """
+    run = TrainRun(current_run(defaults), seed, deterministic=deterministic, device=device)
+    try:
+        yield run
+    except BaseException:
+        run._abandon()
+        raise
+    run._finish()
+
+
+class TrainRun:
+    """One rank of a training; made by `start`.
+
+    Attributes:
+        config: the job's configuration, over the script's defaults.
+        inputs: path of each input by name.
+        device: where this rank computes.
+        rank: number of this rank.
+        world_size: number of ranks.
+    """
+
+    def __init__(self, run: Run, seed: int, *, deterministic: bool, device: str | None) -> None:
+        self._run = run
+        self.config = run.config
+        self.inputs: dict[str, Path] = run.inputs
+        self.rank, self.world_size = run.rank, run.world_size
+        self._seed = seed
+        if deterministic:
+            torch.use_deterministic_algorithms(True)
+            torch.backends.cudnn.benchmark = False
+        self._replicas = Replicas(run, device)
+        self._synchronization = choose_synchronization(run.description, self._replicas)
+        self.device = self._replicas.device
+        found = run.latest_checkpoint()
+        self._resumed = Resumed(found.path, found.step) if found else None
+        self._cursor = self._resumed.cursor if self._resumed else Cursor()
+        self._loop = 0
+        self._batch: Batch | None = None
+        self._num_samples = 0
+        self._is_stopped = False
+        self._things = Stateful()
+        self._scaler: Any = None
+        self._metrics = MetricLog(run._record)
+        saved_step = self._cursor.step if self._resumed else None
+        self._saver = Saver(run, self._replicas, self._metrics, saved_step)
+        self._agreement = Agreement(run, self._replicas, self._cursor.step)
+        randomness.seed_everything(seed)
+        run.should_stop()  # opens the line on which we are told
+
+    # What a script asks.
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this is rank 0, which speaks for all."""
+        return self.rank == 0
+
+    @property
+    def step(self) -> int:
+        """Steps done since the beginning of the job, the current one included."""
+        return self._cursor.step
+
+    @property
+    def epoch(self) -> int:
+        """The epoch of the current batch, from 0, over all loops of the job."""
+        return self._batch.epoch if self._batch else self._cursor.epoch
+
+    @property
+    def is_epoch_end(self) -> bool:
+        """Whether the current batch is the last of its epoch."""
+        return self._batch is not None and self._batch.is_last_of_epoch
+
+    @property
+    def num_samples(self) -> int:
+        """Samples of the current batch that are this rank's.
+
+        0 where the batch has fewer samples than there are ranks: this rank is then given one of
+        another's, so that all compute in step, and `backward` lets it count for nothing.
+        """
+        return self._num_samples
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether the training was ended early; what is left will be done when it is resumed."""
+        return self._is_stopped
+
+    # What a script hands over.
+
+    def model(
+        self,
+        module: torch.nn.Module,
+        *,
+        name: str = "model",
+        find_unused_parameters: bool = False,
+    ) -> torch.nn.Module:
+        """Place a module on this rank's device, give it its saved weights, join the replicas.
+
+        Returns:
+            what to call in the training loop. The module itself stays usable, for evaluation.
+        """
+        _require_new(name, self._things.models)
+        module.to(self.device)
+        if self._resumed:
+            self._resumed.load_model(name, module)
+        self._things.models[name] = module
+        return self._synchronization.wrap(module, find_unused_parameters=find_unused_parameters)
+
+    def optimizer(self, optimizer: Optimizer, *, name: str = "optimizer") -> Optimizer:
+        """Give an optimizer its saved state; `steps` clears its gradients before each step."""
+        _require_new(name, self._things.optimizers)
+        if self._resumed:
+            self._resumed.load_optimizer(name, optimizer)
+        self._things.optimizers[name] = optimizer
+        return optimizer
+
+    def scheduler(self, scheduler: Kept, *, name: str = "scheduler") -> Kept:
+        """Give a learning rate scheduler its saved state."""
+        self.keep(name, scheduler)
+        if self._resumed:
+            # Making a scheduler sets the rates of its first step: put the saved ones back.
+            for each, optimizer in self._things.optimizers.items():
+                self._resumed.load_optimizer(each, optimizer)
+        return scheduler
+
+    def scaler(self, scaler: Kept, *, name: str = "scaler") -> Kept:
+        """Give a gradient scaler its saved state, and let `backward` use it."""
+        self._scaler = self.keep(name, scaler)
+        return scaler
+
+    def keep(self, name: str, thing: Kept) -> Kept:
+        """Make anything with `state_dict` and `load_state_dict` part of every checkpoint."""
+        _require_new(name, self._things.kept)
+        if self._resumed:
+            self._resumed.load_kept(name, thing)
+        self._things.kept[name] = thing
+        return thing
+
+    def annotate(self, **facts: Any) -> None:
+        """Put facts (JSON values) into the meta.json of every checkpoint from now on."""
+        self._things.facts.update(facts)
+
+    # The loop.
+
+    def steps(
+        self,
+        dataset: Any,
+        batch_size: int = 64,
+        *,
+        epochs: int | None = None,
+        steps: int | None = None,
+        shuffle: bool = True,
+        loader_workers: int = 0,
+    ) -> Iterator[tuple[int, Any]]:
+        """Yield the number of each step, from 1, and this rank's part of its batch.
+
+        The order depends on the seed alone; each sample comes once per epoch, the last batch of
+        an epoch may be smaller. Ends early, after a checkpoint, when the run is to stop.
+
+        Args:
+            dataset: a tuple or dict of tensors or arrays, a TensorDataset, or anything with
+                `__len__` and `__getitem__`.
+            batch_size: samples per step, over all replicas.
+            epochs: how often to go through the data; once if `steps` is not given either.
+            steps: how many steps to take; with `epochs`, whichever ends first.
+            shuffle: False keeps the order of the dataset.
+            loader_workers: processes on this rank that load samples ahead.
+        """
+        if batch_size < self.world_size:
+            raise ValueError(
+                f"batch_size is {batch_size} over {self.world_size} replicas: "
+                "it counts the samples of all of them, so give at least one for each"
+            )
+        if epochs is None and steps is None:
+            epochs = 1
+        order = (self._seed, size_of(dataset), shuffle)
+        plan = Plan(order, batch_size, epochs, steps)
+        loop, self._loop = self._loop, self._loop + 1
+        if loop < self._cursor.loop or self._is_stopped:
+            return  # done before the checkpoint that we resumed from, or never to be done
+        while self._cursor.loop < loop:
+            self._cursor = leave_loop(self._cursor)
+        self._set_randomness(loop)
+        self._cursor = plan.enter(self._cursor)
+        steps_total = self._cursor.step - self._cursor.loop_step + plan.steps_total
+        self._run.progress(self._cursor.step, steps_total)
+        share = Share(plan, self._replicas)
+        rest = iter_batches(dataset, plan, self._cursor, share, self.device, loader_workers)
+        with contextlib.closing(rest):
+            for batch, samples in rest:
+                for optimizer in self._things.optimizers.values():
+                    optimizer.zero_grad()
+                self._batch, self._num_samples = batch, share.count(batch)
+                self._cursor = batch.after
+                yield self._cursor.step, samples
+                self._run.progress(self._cursor.step, steps_total)
+                answer = self._agreement.ask(self._cursor.step, is_forced=self.is_epoch_end)
+                if answer.save:
+                    self._saver.save(self._things, self._cursor)
+                if answer.stop:
+                    self._is_stopped = True
+                    self._saver.wait()
+                    return
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Compute gradients of the mean loss over the whole batch, on all replicas.
+
+        Args:
+            loss: mean over the samples that this rank was given.
+        """
+        if self._batch is not None:
+            loss = self._synchronization.weigh(loss, self._num_samples, self._batch.count)
+        if self._scaler is not None:
+            loss = self._scaler.scale(loss)
+        loss.backward()
+
+    def log(self, values: Mapping[str, Any] | None = None, /, **more: Any) -> None:
+        """Record metrics of the current step, as rank 0 sees them; waits for nobody.
+
+        Args:
+            values: numbers or 0-d tensors by name, for names such as "train/loss".
+            more: numbers or 0-d tensors by name.
+        """
+        if self.is_main:
+            self._metrics.add(self._cursor.step, {**(values or {}), **more})
+
+    # Among the replicas.
+
+    def share(self, count: int) -> range:
+        """Return this rank's part of `count` things, for example of a test set's rows."""
+        return share_of(count, self.rank, self.world_size)
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        """Return the sum of a tensor over all ranks; every rank must call it."""
+        return self._replicas.sum(values)
+
+    # How it ends.
+
+    def _finish(self) -> None:
+        """Write the last checkpoint and leave the group."""
+        if not self._is_stopped:
+            self._saver.save_last(self._things, self._cursor)
+        self._metrics.flush()
+        self._synchronization.close()
+        self._replicas.close()
+
+    def _abandon(self) -> None:
+        """Let what is under way come to its end; the group is not left in order, but by dying."""
+        with contextlib.suppress(Exception):
+            self._metrics.flush()
+        with contextlib.suppress(Exception):
+            self._saver.wait()
+
+    def _set_randomness(self, loop: int) -> None:
+        """Give this rank its own generators: those it had at the checkpoint, or new ones."""
+        if self._resumed and loop == self._resumed.cursor.loop:
+            saved = self._resumed.find_randomness(self.rank, self.world_size)
+            if saved is not None:
+                randomness.restore(saved, self.device)
+                return
+        randomness.seed_everything(self._seed, self.rank, loop, self._cursor.step)
+
+
+def _require_new(name: str, taken: Mapping[str, Any]) -> None:
+    if name in taken:
+        raise RunError(f"there is already one called {name!r}: give the second one a name=")

@@ -1,0 +1,321 @@
+"""Each command, from its arguments to its output and exit code."""
+
+import json
+import stat
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from click.testing import Result
+
+from tests.conformance.sdk.fake_service import KEY, FakeService, Fault
+
+Run = Callable[..., Result]
+
+
+def test_submit_prints_the_id_alone_on_standard_output(run: Run, service: FakeService) -> None:
+    result = run("submit", "--recipe", "image-classifier", "--workers", "2", "-c", "epochs=3")
+
+    assert result.exit_code == 0
+    assert result.stdout == "job_0001\n"
+    assert "trainmaster follow job_0001" in result.stderr
+    want = {"recipe": "image-classifier", "workers": 2, "config": {"epochs": 3}}
+    assert service.jobs["job_0001"]["spec"] == want
+
+
+def test_flags_are_laid_over_the_file(run: Run, service: FakeService, tmp_path: Path) -> None:
+    spec = {"recipe": "a", "config": {"lr": 0.1, "epochs": 1}, "sync": {"mode": "allreduce"}}
+    (tmp_path / "job.json").write_text(json.dumps(spec))
+
+    result = run(
+        *("submit", "-f", str(tmp_path / "job.json"), "--recipe", "b", "-c", "epochs=2"),
+        *("--set", "sync.mode=local_sgd", "--set", "sync.every=16", "--set", "queue=night"),
+        *("--label", "team=text", "--env", "LEVEL=3", "--json", "--", "--verbose", "-x"),
+    )
+
+    assert json.loads(result.stdout)["spec"] == {
+        "recipe": "b",
+        "config": {"lr": 0.1, "epochs": 2},
+        "sync": {"mode": "local_sgd", "every": 16},
+        "queue": "night",
+        "labels": {"team": "text"},
+        "env": {"LEVEL": "3"},
+        "args": ["--verbose", "-x"],
+    }
+
+
+def test_a_folder_of_code_is_uploaded_and_its_script_found(
+    run: Run, service: FakeService, tmp_path: Path
+) -> None:
+    (tmp_path / "train.py").write_text("print(1)")
+    (tmp_path / "data.npz").write_bytes(b"data")
+
+    result = run(
+        "submit", "--code", str(tmp_path), "--input", f"train={tmp_path}/data.npz",
+        "--input", "corpus=dir:/data",
+    )  # fmt: skip
+
+    assert result.exit_code == 0, result.output
+    spec = service.jobs["job_0001"]["spec"]
+    assert spec["entrypoint"] == "train.py"
+    assert spec["code"] == "file_1"
+    assert spec["inputs"] == {"train": "file_2", "corpus": "dir:/data"}
+    assert service.contents["/v1/files/file_2/content"] == b"data"
+
+
+def test_a_dry_run_submits_nothing(run: Run, service: FakeService) -> None:
+    result = run("submit", "--recipe", "image-classifier", "--dry-run")
+
+    assert result.exit_code == 0
+    assert "nothing was submitted" in result.stdout
+    assert not service.jobs
+
+
+@pytest.mark.parametrize("command", [("submit",), ("submit", "--dry-run")])
+def test_a_wrong_spec_names_every_field_and_exits_with_3(
+    run: Run, command: tuple[str, ...]
+) -> None:
+    result = run(*command, "--set", "workerz=2")
+
+    assert result.exit_code == 3
+    assert result.stdout == ""
+    assert "/workerz: did you mean workers?" in result.stderr
+    assert "Traceback" not in result.output
+
+
+def test_ls_lists_jobs_with_their_reasons(run: Run, service: FakeService) -> None:
+    service.add_job("queued", name="a\x1b[31m\nb", reason="InsufficientResources", message="2 of 4")
+    service.add_job("running", progress={"step": 5, "total_steps": 10})
+
+    result = run("ls")
+
+    head, first, second = (line.split("\t") for line in result.stdout.splitlines())
+    assert head == ["ID", "NAME", "STATE", "STEP", "AGE", "WHY"]
+    assert first[:3] == ["job_0001", "a b", "queued"]
+    assert first[5] == "InsufficientResources: 2 of 4"
+    assert second[3] == "5/10"
+
+
+def test_ls_says_when_there_are_more(run: Run, service: FakeService) -> None:
+    for _ in range(130):
+        service.add_job()
+
+    few, everything = run("ls", "-n", "5"), run("ls", "--all", "--json")
+
+    assert len(few.stdout.splitlines()) == 6
+    assert "there are more" in few.stderr
+    document = json.loads(everything.stdout)
+    assert len(document["data"]) == 130
+    assert document["has_more"] is False
+
+
+def test_ls_filters(run: Run, service: FakeService) -> None:
+    run("ls", "--state", "running", "--state", "queued", "--label", "team=text", "--project", "p")
+
+    assert service.seen[0].query == {
+        "state": "running,queued",
+        "label": "team:text",
+        "project": "p",
+        "limit": "20",
+    }
+
+
+def test_get_shows_the_job_and_its_spec(run: Run, service: FakeService) -> None:
+    attempt = {"id": "att_1", "number": 2, "nodes": ["n0"]}
+    job_id = service.add_job("running", attempt=attempt, message="\x1b]0;gotcha\x07fine")
+
+    result = run("get", job_id)
+
+    assert "state    running · fine" in result.stdout
+    assert "attempt  2 (att_1) on n0" in result.stdout
+    assert '"recipe": "image-classifier"' in result.stdout
+    assert json.loads(run("get", job_id, "--json").stdout)["id"] == job_id
+
+
+def test_cancel_acts_on_several_jobs(run: Run, service: FakeService) -> None:
+    first, second = service.add_job("running"), service.add_job("queued")
+
+    result = run("cancel", first, second)
+
+    assert result.stdout == f"{first} cancelled\n{second} cancelled\n"
+
+
+def test_a_refused_action_says_why(run: Run, service: FakeService) -> None:
+    result = run("cancel", service.add_job("succeeded"))
+
+    assert result.exit_code == 3
+    assert "job_0001 is succeeded" in result.stderr
+
+
+def test_pause_can_wait_until_it_is_done(run: Run, service: FakeService) -> None:
+    job_id = service.add_job("running")
+
+    result = run("pause", job_id, "--wait", "--json")
+
+    assert json.loads(result.stdout)["state"] == "paused"
+    assert run("resume", job_id).stdout == f"{job_id} queued\n"
+
+
+def test_fork_sends_what_is_different_only(run: Run, service: FakeService) -> None:
+    job_id = service.add_job("succeeded", spec={"recipe": "r", "config": {"lr": 0.1, "epochs": 1}})
+    checkpoint_id = service.add_checkpoint(job_id, {"a": b"1"})
+
+    result = run("fork", checkpoint_id, "-c", "epochs=2", "--name", "again", "--json")
+
+    body = json.loads(result.stdout)["spec"]["forked"]
+    assert body == {
+        "checkpoint": checkpoint_id,
+        "overrides": {"name": "again", "config": {"epochs": 2}},
+    }
+
+
+def test_metrics_at_a_glance_and_one_by_one(run: Run, service: FakeService) -> None:
+    job_id = service.add_job()
+    path = f"/v1/jobs/{job_id}/metrics"
+    last = {"step": 9, "time": 1.0, "value": "NaN"}
+    summary = {"key": "train/loss", "rank": 0, "count": 9, "last": last, "min": 0.25, "max": 2}
+    service.lists[path] = [summary]
+
+    assert run("metrics", job_id).stdout.splitlines()[1] == "train/loss\t0\t9\t9\tnan\t0.25\t2"
+
+    del service.lists[path]
+    service.documents[path] = {"key": "train/loss", "steps": [1, 2], "values": [0.1, "Infinity"]}
+    assert run("metrics", job_id, "train/loss").stdout.splitlines()[1:] == ["1\t0.1", "2\tinf"]
+
+
+def test_checkpoints_are_listed(run: Run, service: FakeService) -> None:
+    job_id = service.add_job()
+    service.add_checkpoint(job_id, {"a": b"x" * 2048}, pinned=True)
+
+    row = run("checkpoints", job_id).stdout.splitlines()[1].split("\t")
+
+    assert row[:4] == ["ckpt_0001", "100", "committed pinned", "2.0 KiB"]
+    assert row[5] == "val/accuracy=0.97"
+
+
+def test_download_takes_the_newest_committed_checkpoint_of_a_job(
+    run: Run, service: FakeService, tmp_path: Path
+) -> None:
+    job_id = service.add_job("succeeded")
+    service.add_checkpoint(job_id, {"weights": b"old"}, step=1)
+    newest = service.add_checkpoint(job_id, {"weights": b"new"}, step=2)
+    service.add_checkpoint(job_id, {"weights": b"unfinished"}, step=3, state="uploading")
+
+    result = run("download", job_id, str(tmp_path / "here"), "--json")
+
+    document = json.loads(result.stdout)
+    assert document["checkpoint"]["id"] == newest
+    assert document["verified"] is True
+    assert (Path(document["path"]) / "weights").read_bytes() == b"new"
+
+
+def test_a_broken_download_says_how_to_go_on(
+    run: Run, service: FakeService, tmp_path: Path
+) -> None:
+    checkpoint_id = service.add_checkpoint(service.add_job(), {"weights": b"12345"})
+    service.faults.append(Fault("GET", f"/v1/checkpoints/{checkpoint_id}/f", drop=True, count=999))
+
+    result = run("download", checkpoint_id, str(tmp_path))
+
+    assert result.exit_code == 3
+    assert "run the same again" in result.stderr
+
+
+def test_nodes_are_listed_with_what_they_have(run: Run, service: FakeService) -> None:
+    capacity = {"cpus": 2.0, "memory_gib": 24.0, "gpus": 1}
+    free = {"cpus": 0.5, "memory_gib": 20.0, "gpus": 0}
+    node = {"id": "node_1", "name": "n0", "pool": "default", "state": "ready"}
+    gpus = [{"index": 0, "model": "H200"}]
+    service.lists["/v1/nodes"] = [{**node, "capacity": capacity, "free": free, "gpus": gpus}]
+
+    result = run("nodes")
+
+    assert result.stdout.splitlines()[1] == (
+        "n0\tnode_1\tdefault\tready\t0.5/2\t20.0/24.0 GiB\t0/1 H200"
+    )
+
+
+def test_login_stores_what_was_tried_for_its_owner_only(
+    run: Run, service: FakeService, tmp_path: Path
+) -> None:
+    result = run("login", service.url, "--key-stdin", input=f"{KEY}\n")
+
+    path = tmp_path / "config" / "trainmaster" / "config.json"
+    assert result.exit_code == 0, result.output
+    assert json.loads(path.read_text()) == {"url": service.url, "api_key": KEY}
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert KEY not in result.output
+
+
+def test_a_login_that_does_not_work_is_not_stored(
+    run: Run, service: FakeService, tmp_path: Path
+) -> None:
+    result = run("login", service.url, "--key-stdin", input="tml-wrong\n")
+
+    assert result.exit_code == 3
+    assert not (tmp_path / "config").exists()
+
+
+def test_version_needs_no_service(run: Run, service: FakeService) -> None:
+    service.documents["/version"] = {"version": "0.1.0"}
+
+    with_service = json.loads(run("version", "--json").stdout)
+    without = run("version", service_url="http://127.0.0.1:9")
+
+    assert with_service["server"] == {"version": "0.1.0"}
+    assert without.exit_code == 0
+    assert "cannot reach" in without.stdout
+
+
+def test_a_service_that_is_away_exits_with_4_and_the_way_out(run: Run) -> None:
+    result = run("ls", service_url="http://127.0.0.1:9")
+
+    assert result.exit_code == 4
+    assert "python -m api all" in result.stderr
+    assert "TRAINMASTER_URL" in result.stderr
+
+
+def test_errors_are_json_where_json_was_asked_for(run: Run) -> None:
+    result = run("get", "job_9", "--json")
+
+    error = json.loads(result.stderr)["error"]
+    assert result.stdout == ""
+    assert (error["status"], error["code"], error["request_id"]) == (404, "not_found", "req_1")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["lss"],
+        ["ls", "--stat", "x"],
+        ["get"],
+        ["submit", "--workers", "0"],
+        ["logs", "j", "--tail", "0"],
+    ],
+)
+def test_wrong_usage_exits_with_64(run: Run, arguments: list[str]) -> None:
+    result = run(*arguments)
+
+    assert result.exit_code == 64
+    assert "Usage:" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "fact"),
+    [
+        (["submit", "-f", "missing.json"], "cannot be read"),
+        (["submit", "-c", "epochs"], "has no value"),
+        (["submit", "--set", "name=x", "--set", "name.first=y"], "is no object"),
+        (["submit", "--code", "."], "--entrypoint"),
+        (["submit", "--recipe", "r", "--input", "x=/nowhere"], "does not exist"),
+    ],
+)
+def test_what_cannot_be_done_here_is_said_with_the_way_out(
+    run: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], fact: str
+) -> None:
+    monkeypatch.chdir(tmp_path)
+
+    result = run(*arguments)
+
+    assert result.exit_code == 3
+    assert fact in result.stderr

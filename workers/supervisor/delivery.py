@@ -1,0 +1,117 @@
+"""Everything a run has to say to the service, carried there to the last byte; then its exit."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from workers.supervisor.checkpoints import Committer, Uploader, list_ready
+from workers.supervisor.files import find_json, write_json
+from workers.supervisor.forwarder import Forwarder
+from workers.supervisor.http import Refused
+from workers.supervisor.layout import RunFolder
+from workers.supervisor.link import GivenUp, Link, Stale
+from workers.supervisor.logs import LogTail
+from workers.supervisor.spool import SpoolTail
+
+Wait = Callable[[float], bool]
+
+_LOOK_S = 1.0
+
+
+class Delivery:
+    """The logs, metrics and checkpoints of the ranks of one run."""
+
+    def __init__(self, link: Link, run: RunFolder, ranks: Sequence[int]) -> None:
+        self._run = run
+        self._link = link
+        self._ranks = list(ranks)
+        self._spools = {rank: SpoolTail(run.spool / f"{rank}.jsonl", rank) for rank in ranks}
+        logs = [
+            LogTail(run.log(rank, stream), rank, stream)
+            for rank in ranks
+            for stream in ("stdout", "stderr")
+        ]
+        self._forwarder = Forwarder(link, [*logs, *self._spools.values()])
+        self._uploader = Uploader(link, self.tell_user)
+        self.committer = Committer(run.checkpoints, self._uploader)
+        self._is_started = False
+
+    def start(self) -> None:
+        """Begin to forward, and to upload what is ready already; once."""
+        if self._is_started:
+            return
+        self._is_started = True
+        self._forwarder.start()
+        for ready in list_ready(self._run.checkpoints):
+            self._uploader.add(ready)
+
+    def tell_user(self, sentence: str) -> None:
+        """Say something in the log of this node's first rank, where a user looks."""
+        sys.stderr.write(f"{sentence}\n")
+        if self._ranks:
+            with self._run.log(min(self._ranks), "stderr").open("ab", buffering=0) as log:
+                log.write(f"trainmaster: {sentence}\n".encode())
+
+    def find_last_steps(self) -> dict[int, Any]:
+        """Return the newest step in each rank's metrics, None where there are none."""
+        return {rank: spool.find_last_step() for rank, spool in self._spools.items()}
+
+    def finish(self, wait: Wait) -> None:
+        """Deliver what is left, now that the ranks are gone.
+
+        `wait(seconds)` is asked while it takes long and says True to give up.
+
+        Raises:
+            Stale: the service has disowned the attempt.
+            GivenUp: something is left, for a salvage.
+        """
+        self.start()
+        self.committer.finish()
+        self._uploader.finish()
+        while not self._uploader.join(_LOOK_S) and not wait(0.0):
+            pass
+        self._forwarder.finish()  # last: the uploader may have told the user something
+        while not self._forwarder.join(_LOOK_S) and not wait(0.0):
+            pass
+        if self._forwarder.is_delivered and self._uploader.is_delivered:
+            return
+        self._forwarder.abandon()
+        self._uploader.abandon()
+        if self._link.is_stale.is_set():
+            raise Stale("the service has disowned the attempt")
+        raise GivenUp("the service was away for too long")
+
+
+def write_exit(run: RunFolder, record: dict[str, Any]) -> None:
+    """Write down what became of the run, before anybody is told."""
+    write_json(run.exit_record, {"record": record, "reported": False})
+
+
+def mark_exit(run: RunFolder, **marks: Any) -> None:
+    """Add to the exit record how telling it went."""
+    write_json(run.exit_record, {**(find_json(run.exit_record) or {}), **marks})
+
+
+def report_exit(link: Link, run: RunFolder, record: dict[str, Any], wait: Wait) -> bool:
+    """Tell the service, until it answers or `wait` gives up; mark the record. True if it took it.
+
+    Raises:
+        Stale, GivenUp: as `Link`.
+    """
+    try:
+        link.call_patiently("POST", "exit", record, wait=wait)
+    except Refused as error:
+        mark_exit(run, refused=str(error))
+        return False
+    mark_exit(run, reported=True)
+    return True
+
+
+def mark_stale(run: RunFolder, link: Link, error: Stale) -> None:
+    """Note that the service has disowned the attempt, so that nobody salvages it in vain."""
+    if link.is_unauthorized:
+        mark_exit(run, unauthorized=str(error))
+    else:
+        mark_exit(run, stale=str(error))
