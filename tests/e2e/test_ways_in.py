@@ -16,7 +16,7 @@ pytestmark = pytest.mark.torch
 
 
 def _text(client: Client, job_id: str, rank: int) -> str:
-    return "".join(chunk.text for chunk in client.jobs.logs.list(job_id, rank=rank))
+    return client.jobs.logs.text(job_id, rank=rank, stream="stdout")
 
 
 def test_a_recipe_trains_two_workers_and_leaves_a_verified_checkpoint(

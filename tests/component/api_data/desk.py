@@ -84,7 +84,8 @@ class Desk:
     def submit(self, spec: JobSpec = TWO) -> str:
         """Store a job."""
         self.world.now = datetime.now(UTC)
-        return self.world.add_job(spec)
+        cpus = spec.resources.cpus
+        return self.world.add_job(spec, request_cpu_milli=None if cpus is None else int(cpus * 1000))
 
     def schedule(self) -> None:
         """Run one pass of the scheduler."""
