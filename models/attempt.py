@@ -12,6 +12,7 @@ from models.base import Base, Id, new_id
 from scheduler.core.states import AttemptState
 
 _LIVE = text("ended_at IS NULL")
+_OPEN = text("exited_at IS NULL")
 _HELD = text("gpu_index IS NOT NULL")
 
 
@@ -82,7 +83,10 @@ class AttemptNode(Base):
     exit: Mapped[dict[str, Any] | None]
     exited_at: Mapped[datetime | None]
 
-    __table_args__ = (Index("ix_attempt_nodes_node_id", "node_id"),)
+    # Heartbeats ask for what a node still runs; what it has run grows without end.
+    __table_args__ = (
+        Index("ix_attempt_nodes_open", "node_id", sqlite_where=_OPEN, postgresql_where=_OPEN),
+    )
 
 
 class Allocation(Base):

@@ -36,6 +36,15 @@ def wait_for(what: str, probe: Callable[[], T | None], *, within_s: float = 30.0
     raise AssertionError(f"not within {within_s:g} s: {what}")
 
 
+def read_json(path: Path) -> dict[str, Any] | None:
+    """Return a JSON file's object, None while it is not there or not whole."""
+    try:
+        found: dict[str, Any] = json.loads(path.read_text())
+    except (OSError, ValueError):
+        return None
+    return found
+
+
 def free_port() -> int:
     """Return a port that was free a moment ago."""
     with socket.socket() as probe:
@@ -152,6 +161,13 @@ class Service:
                 if mark in words and b"pytest" not in (entry / "cmdline").read_bytes():
                     found.append(int(entry.name))
         return found
+
+    def daemon_pid(self) -> int:
+        """Return the node daemon's process."""
+        (pid,) = [
+            pid for pid in self.pids() if b"\0node\0" in Path(f"/proc/{pid}/cmdline").read_bytes()
+        ]
+        return pid
 
     def runs(self) -> list[Path]:
         """Return the run folders on the node."""

@@ -368,7 +368,13 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("attempt_id", "node_id", name=op.f("pk_attempt_nodes")),
     )
     with op.batch_alter_table("attempt_nodes", schema=None) as batch_op:
-        batch_op.create_index("ix_attempt_nodes_node_id", ["node_id"], unique=False)
+        batch_op.create_index(
+            "ix_attempt_nodes_open",
+            ["node_id"],
+            unique=False,
+            sqlite_where=sa.text("exited_at IS NULL"),
+            postgresql_where=sa.text("exited_at IS NULL"),
+        )
 
     op.create_table(
         "checkpoints",
@@ -472,7 +478,11 @@ def downgrade() -> None:
 
     op.drop_table("checkpoints")
     with op.batch_alter_table("attempt_nodes", schema=None) as batch_op:
-        batch_op.drop_index("ix_attempt_nodes_node_id")
+        batch_op.drop_index(
+            "ix_attempt_nodes_open",
+            sqlite_where=sa.text("exited_at IS NULL"),
+            postgresql_where=sa.text("exited_at IS NULL"),
+        )
 
     op.drop_table("attempt_nodes")
     with op.batch_alter_table("allocations", schema=None) as batch_op:

@@ -69,7 +69,7 @@ def test_a_paused_job_goes_on_where_it_was(client: Client, bundle: Path, ledger:
 
     client.jobs.pause(job)
     paused = wait_for(
-        "the pause", lambda: (now := client.jobs.get(job)).state == "paused" and now or None
+        "the pause", lambda: now if (now := client.jobs.get(job)).state == "paused" else None
     )
     steps_before = len(ledger.steps())
     client.jobs.resume(job)

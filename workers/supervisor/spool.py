@@ -121,9 +121,9 @@ class SpoolTail:
         lines = data.split(b"\n")[:-1]
         columns: Columns = {}
         points = count = size_bytes = 0
-        for line in lines:
+        for line in lines[: self._lines_max]:
             added = _add_line(columns, line, room=_BATCH_POINTS - points, is_first=count == 0)
-            if added is None or count == self._lines_max:
+            if added is None:
                 break
             points += added
             count += 1

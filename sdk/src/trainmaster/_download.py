@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote
 
+from trainmaster._calls import Call
 from trainmaster._errors import APIConnectionError, APIStatusError, DownloadError, IntegrityError
-from trainmaster._transport import Call, Patience, Transport
+from trainmaster._transport import Patience, Transport
 from trainmaster.documents import CheckpointFile
 
 _PIECE_BYTES = 1024 * 1024

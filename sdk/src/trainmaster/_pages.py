@@ -6,8 +6,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Generic, TypeVar
 
+from trainmaster._calls import Query
 from trainmaster._errors import APIResponseError
-from trainmaster._transport import Query, Transport
+from trainmaster._transport import Transport
 
 T = TypeVar("T")
 

@@ -11,8 +11,9 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
+from trainmaster._calls import Call, Query
 from trainmaster._errors import APIConnectionError, APIError, APIResponseError
-from trainmaster._transport import Call, Patience, Query, Transport
+from trainmaster._transport import Patience, Transport
 
 _SILENCE_SECONDS = 45.0  # three heartbeats of the server
 _MAX_EVENT_CHARACTERS = 64 * 1024 * 1024

@@ -5,83 +5,24 @@ Knows addresses, headers and bytes; knows nothing about jobs.
 
 from __future__ import annotations
 
-import json
 import random
 import ssl
 import time
-import uuid
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
-from datetime import datetime, timezone
-from typing import Any, NoReturn
-from urllib.parse import urlencode
+from typing import Any
 
 import httpx
 
-from trainmaster._errors import (
-    APIConnectionError,
-    APIError,
-    APIResponseError,
-    APITimeoutError,
-    ConfigurationError,
-    status_error,
-)
-from trainmaster._retry import parse_retry_after, retry_delay
+from trainmaster._calls import Body, Call, Query, Reply, body_of, new_idempotency_key
+from trainmaster._errors import APIError, APIResponseError, APITimeoutError
+from trainmaster._failures import read_problem, translated
+from trainmaster._retry import retry_delay
 from trainmaster._settings import Settings, origin_of
 
-Query = Mapping[str, "str | int | float | bool | Sequence[str] | None"]
-"""None leaves a parameter out; a sequence gives it several times."""
-Body = Callable[[], "bytes | Iterable[bytes]"]
-"""Makes the body anew for each try."""
-
-_IDEMPOTENT = frozenset({"GET", "HEAD", "OPTIONS", "PUT", "DELETE"})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _MAX_REDIRECTS = 5
 _MAX_DOCUMENT_BYTES = 256 * 1024 * 1024
-_MAX_PROBLEM_BYTES = 1024 * 1024
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Call:
-    """One request as its caller means it, before keys and retries."""
-
-    method: str
-    path: str
-    query: Query = field(default_factory=dict)
-    headers: Mapping[str, str] = field(default_factory=dict)
-    body: Body | None = None
-    timeout_seconds: float | None = None
-
-    @property
-    def is_repeatable(self) -> bool:
-        """Whether doing it twice is the same as doing it once."""
-        return self.method in _IDEMPOTENT or "Idempotency-Key" in self.headers
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
-    """A complete answer below 400."""
-
-    status: int
-    headers: httpx.Headers
-    content: bytes
-    url: str
-
-    def json(self) -> Any:
-        """Return the document.
-
-        Raises:
-            APIResponseError: it is not JSON, so it is hardly the service that answered.
-        """
-        try:
-            return json.loads(self.content)
-        except ValueError as error:
-            kind = self.headers.get("content-type", "no content type")
-            raise APIResponseError(
-                f"{self.url} answered {self.status} with {kind} instead of JSON: "
-                "is this the address of Trainmaster (TRAINMASTER_URL)?"
-            ) from error
 
 
 class Transport:
@@ -142,7 +83,7 @@ class Transport:
         body: Body | None = None
         if document is not None:
             headers["Content-Type"] = "application/json"
-            body = _bytes_body(encode_json(document))
+            body = body_of(document)
         return self.send(
             Call(method="POST", path=path, query=query or {}, headers=headers, body=body)
         )
@@ -183,11 +124,11 @@ class Transport:
         Raises:
             APIError: as `send`; also while the body is read.
         """
-        with self._translated(call):
+        with translated(call, self.settings):
             response = self._follow(call, may_leave=may_leave)
             try:
                 if response.status_code >= 400:
-                    self._raise_status(response)
+                    raise read_problem(response, self.settings)
                 yield response
             finally:
                 response.close()
@@ -219,7 +160,7 @@ class Transport:
             )
 
     def _follow(self, call: Call, *, may_leave: bool) -> httpx.Response:
-        url, client = self._first_url(call), self._home
+        url, client = self.url_of(call.target), self._home
         headers = self._headers(call)
         for _ in range(_MAX_REDIRECTS):
             request = client.build_request(
@@ -255,12 +196,6 @@ class Transport:
                 "key is not sent there: if that is the service's address, set TRAINMASTER_URL to it"
             )
 
-    def _first_url(self, call: Call) -> str:
-        query = {name: _query_text(value) for name, value in call.query.items()}
-        present = {name: value for name, value in query.items() if value is not None}
-        text = urlencode(present, doseq=True)
-        return self.url_of(call.path) + (f"?{text}" if text else "")
-
     def _headers(self, call: Call) -> dict[str, str]:
         headers = {"Accept": "application/json", "User-Agent": "trainmaster-python"}
         if self.settings.api_key is not None:
@@ -285,63 +220,6 @@ class Transport:
             trust_env=not (home and self.settings.is_loopback),
             transport=self._http_transport,
             limits=httpx.Limits(max_connections=32, max_keepalive_connections=8),
-        )
-
-    @contextmanager
-    def _translated(self, call: Call) -> Iterator[None]:
-        try:
-            yield
-        except httpx.TimeoutException as error:
-            unsent = isinstance(error, httpx.ConnectTimeout | httpx.PoolTimeout)
-            raise APITimeoutError(
-                f"{self.settings.url} did not answer {call.method} {call.path} in time",
-                sent=not unsent,
-            ) from error
-        except httpx.ConnectError as error:
-            raise self._unreachable(error) from error
-        except (httpx.HTTPError, httpx.StreamError) as error:
-            raise APIConnectionError(
-                f"the connection to {self.settings.url} broke during {call.method} {call.path} "
-                f"({str(error) or type(error).__name__})"
-            ) from error
-        except httpx.InvalidURL as error:
-            raise ConfigurationError(f"{call.path!r} makes no address: {error}") from error
-
-    def _unreachable(self, error: httpx.ConnectError) -> APIConnectionError:
-        if "CERTIFICATE" in str(error).upper():
-            refused = APIConnectionError(
-                f"the certificate of {self.settings.url} is not trusted ({error}): "
-                "set SSL_CERT_FILE to your authority's certificate",
-                sent=False,
-            )
-            refused.should_retry = False
-            return refused
-        start = "start it with `python -m api all`, or " if self.settings.is_loopback else ""
-        return APIConnectionError(
-            f"cannot reach Trainmaster at {self.settings.url} ({error}): "
-            f"{start}set TRAINMASTER_URL to where it runs",
-            sent=False,
-        )
-
-    def _raise_status(self, response: httpx.Response) -> NoReturn:
-        content = bytearray()
-        for piece in response.iter_bytes():
-            content += piece
-            if len(content) > _MAX_PROBLEM_BYTES:
-                break
-        try:
-            problem = json.loads(content)
-        except ValueError:
-            problem = {"detail": f"{self.settings.url} answered {response.status_code}"}
-        said = response.headers.get("x-should-retry")
-        raise status_error(
-            response.status_code,
-            problem if isinstance(problem, dict) else {},
-            request_id=response.headers.get("x-request-id"),
-            retry_after=parse_retry_after(
-                response.headers.get("retry-after"), now=datetime.now(timezone.utc)
-            ),
-            should_retry=None if said is None else said.strip().lower() == "true",
         )
 
 
@@ -373,35 +251,6 @@ class Patience:
         if self._transport.on_retry is not None:
             self._transport.on_retry(error, delay)
         self._transport.sleep(delay)
-
-
-def new_idempotency_key() -> str:
-    """Return a key under which one logical request is known, however often it is sent."""
-    return uuid.uuid4().hex
-
-
-def encode_json(document: object) -> bytes:
-    """Return strict JSON.
-
-    Raises:
-        ConfigurationError: it holds NaN, an infinity, or something JSON has no word for.
-    """
-    try:
-        return json.dumps(document, allow_nan=False, ensure_ascii=False).encode()
-    except (ValueError, TypeError) as error:
-        raise ConfigurationError(f"this cannot be sent as JSON: {error}") from error
-
-
-def _bytes_body(content: bytes) -> Body:
-    return lambda: content
-
-
-def _query_text(value: str | float | bool | Sequence[str] | None) -> str | list[str] | None:
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if value is None or isinstance(value, str | int | float):
-        return None if value is None else str(value)
-    return list(value)
 
 
 def _site_of(url: str) -> str:

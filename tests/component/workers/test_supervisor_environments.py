@@ -57,8 +57,8 @@ def test_requirements_that_do_not_exist_fail_with_the_words_of_pip(
     exit_record = service.wait_for_exit("att_1", limit_s=90)
 
     assert (exit_record["outcome"], exit_record["reason"]) == ("failed", "SetupFailed")
-    assert "No such file or directory" in exit_record["message"]
-    assert "No such file or directory" in attempt.text(0, "stderr")
+    assert "not a valid wheel filename" in exit_record["message"]
+    assert "not a valid wheel filename" in attempt.text(0, "stderr")
 
 
 def test_a_build_ends_when_the_job_is_cancelled(

@@ -8,13 +8,14 @@ import os
 import signal
 import sys
 import time
+from pathlib import Path
 
 from trainmaster import current_run
 
 run = current_run()
 config = run.config
 book = os.open(config["ledger"], os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
-attempt = json.load(open(os.environ["TRAINMASTER_RUN"]))["attempt_number"]
+attempt = json.loads(Path(os.environ["TRAINMASTER_RUN"]).read_text())["attempt_number"]
 
 
 def note(kind, **values):

@@ -4,22 +4,22 @@ import json
 import logging
 import os
 import sys
+from pathlib import Path
+
+import models.net
 
 import api
-import models.net
 import scheduler.core
 import workers.supervisor
+
+
+def environment_of(pid):
+    return Path(f"/proc/{pid}/environ").read_bytes().replace(b"\0", b" ").decode()
+
 
 print("own", logging.OWN, api.OWN, models.net.OWN, scheduler.core.OWN, workers.supervisor.OWN)
 print("path", json.dumps(sys.path))
 print("environment", json.dumps(dict(os.environ)))
-print("initial", open("/proc/self/environ", "rb").read().replace(b"\0", b" ").decode())
-print(
-    "descriptors",
-    sorted(
-        os.readlink(f"/proc/self/fd/{fd}")
-        for fd in os.listdir("/proc/self/fd")
-        if os.path.exists(f"/proc/self/fd/{fd}")
-    ),
-)
-print("parent", open(f"/proc/{os.getppid()}/environ", "rb").read().replace(b"\0", b" ").decode())
+print("initial", environment_of("self"))
+print("descriptors", [str(fd.readlink()) for fd in Path("/proc/self/fd").iterdir() if fd.exists()])
+print("parent", environment_of(os.getppid()))

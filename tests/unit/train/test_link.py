@@ -109,7 +109,7 @@ def test_a_commit_returns_when_the_supervisor_has_it(supervisor: FakeSupervisor)
 
     said = supervisor.heard[-1]
     assert (said["path"], said["step"], said["metrics"]) == (str(folder), 100, {"accuracy": 0.9})
-    assert checkpoint.path == run.latest_checkpoint().path  # type: ignore[union-attr]
+    assert run.latest_checkpoint() is checkpoint
     assert (checkpoint.path / "model.bin").read_text() == "weights"
 
 

@@ -5,9 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from urllib.parse import quote
 
+from trainmaster._calls import Call
 from trainmaster._download import Download, fetch_files
 from trainmaster._errors import DownloadError
-from trainmaster._transport import Call, Transport
+from trainmaster._transport import Transport
 from trainmaster.documents import Checkpoint, CheckpointFile
 from trainmaster.resources.addresses import Ref, id_of, path_to
 from trainmaster.resources.files import Progress

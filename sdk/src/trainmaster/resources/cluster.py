@@ -6,8 +6,9 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any, Generic, TypeVar
 
+from trainmaster._calls import Call, body_of
 from trainmaster._pages import Page, fetch_page
-from trainmaster._transport import Call, Transport, encode_json
+from trainmaster._transport import Transport
 from trainmaster.documents import Key, Node, Pool, Project, Recipe
 from trainmaster.resources.addresses import Ref, path_to
 
@@ -105,9 +106,8 @@ class Keys(Collection[Key]):
         if expires_at is not None:
             document["expires_at"] = expires_at.isoformat()
         # Sent once: of two keys made by two tries, one would open doors and be known to nobody.
-        content = encode_json(document)
         headers = {"Content-Type": "application/json"}
-        call = Call(method="POST", path="/v1/keys", headers=headers, body=lambda: content)
+        call = Call(method="POST", path="/v1/keys", headers=headers, body=body_of(document))
         return Key.parse(self._transport.send(call).json())
 
     def delete(self, key: Ref) -> None:

@@ -9,9 +9,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from trainmaster._bundle import PACKED_BYTES_MAX, pack_file, pack_folder
+from trainmaster._calls import Call, Query, new_idempotency_key
 from trainmaster._errors import BundleError, ConfigurationError, IntegrityError
 from trainmaster._pages import Page, fetch_page
-from trainmaster._transport import Call, Patience, Query, Transport, new_idempotency_key
+from trainmaster._transport import Patience, Transport
 from trainmaster.documents import File
 from trainmaster.resources.addresses import Ref, path_to
 

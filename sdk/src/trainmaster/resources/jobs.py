@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from trainmaster._calls import Call, Query, Reply, body_of
 from trainmaster._errors import (
     APIError,
     JobCancelled,
@@ -14,7 +15,7 @@ from trainmaster._errors import (
     WaitTimeout,
 )
 from trainmaster._pages import Page, fetch_page
-from trainmaster._transport import Call, Query, Reply, Transport, encode_json
+from trainmaster._transport import Transport
 from trainmaster.documents import Attempt, Checkpoint, Job, Validation
 from trainmaster.resources.addresses import Ref, path_to
 from trainmaster.resources.events import Events
@@ -110,9 +111,8 @@ class Jobs:
         headers = {"Content-Type": "application/merge-patch+json"}
         if tag is not None:
             headers["If-Match"] = tag
-        content = encode_json(changes)
         call = Call(
-            method="PATCH", path=path_to("jobs", job), headers=headers, body=lambda: content
+            method="PATCH", path=path_to("jobs", job), headers=headers, body=body_of(changes)
         )
         return _parse_job(self._transport.send(call))
 

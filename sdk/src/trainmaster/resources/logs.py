@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
+from trainmaster._calls import Call, Query
 from trainmaster._pages import Page, fetch_page
 from trainmaster._stream import follow_events
-from trainmaster._transport import Call, Query, Transport
+from trainmaster._transport import Transport
 from trainmaster.documents import LogLine
 from trainmaster.resources.addresses import Ref, path_to
 

@@ -24,10 +24,19 @@ class Metrics:
         return list(fetch_page(self._transport, path, {}, MetricSummary.parse))
 
     def series(
-        self, job: Ref, key: str, *, points: int | None = None, rank: int | None = None
+        self,
+        job: Ref,
+        key: str,
+        *,
+        points: int | None = None,
+        rank: int | None = None,
+        attempt: str | int | None = None,
     ) -> MetricSeries:
-        """Return one metric of one rank, down-sampled to at most `points` points."""
-        query = {"key": key, "points": points, "rank": rank}
+        """Return one metric of one rank, down-sampled to at most `points` points.
+
+        `attempt` (number or id) shows all points of that attempt, those that were redone included.
+        """
+        query = {"key": key, "points": points, "rank": rank, "attempt": attempt}
         return MetricSeries.parse(self._transport.get(path_to("jobs", job, "metrics"), query))
 
     def follow(

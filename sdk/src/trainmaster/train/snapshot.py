@@ -210,7 +210,7 @@ def _copy(value: Any) -> Any:
     and equal states should make equal files.
     """
     if isinstance(value, str):
-        return sys.intern(value)
+        return sys.intern(str(value))
     if isinstance(value, torch.Tensor):
         return value.detach().to("cpu", copy=True)
     if isinstance(value, dict):

@@ -50,7 +50,7 @@ def leave(order: dict[str, Any]) -> NoReturn:
     except BaseException:  # noqa: BLE001  as the interpreter itself does
         traceback.print_exc()
         code = 1
-    threading._shutdown()  # type: ignore[attr-defined]
+    threading._shutdown()  # type: ignore[attr-defined]  # as the interpreter does at its end
     atexit._run_exitfuncs()
     sys.stdout.flush()
     os._exit(code if isinstance(code, int) else 1)

@@ -42,8 +42,9 @@ def follow_to_exit(
         result = follow_job(session.client, job_id, Console(), view=view, rank=rank)
     except KeyboardInterrupt:
         session.say(
-            f"\nthe job goes on; cancel it: trainmaster cancel {job_id}; "
-            f"look again: trainmaster follow {job_id}"
+            "\nthe job goes on\n"
+            f"  cancel it:   trainmaster cancel {job_id}\n"
+            f"  look again:  trainmaster follow {job_id}"
         )
         ctx.exit(EXIT_INTERRUPTED)
     if result.job.state == "succeeded":
