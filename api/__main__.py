@@ -16,7 +16,7 @@ _ROLES = {
     "scheduler": ("api.roles.serve", "the scheduler alone"),
     "housekeeping": ("api.roles.serve", "retention and clean-up alone"),
     "node": ("api.roles.node", "the daemon of this machine"),
-    "demo": ("api.demo", "train a small job to the end and fetch its checkpoint"),
+    "demo": ("api.demo.play", "train a small job to the end and fetch its checkpoint"),
     "migrate": ("api.roles.maintain", "bring the database to the newest revision"),
     "revision": ("api.roles.maintain", "draft the next migration: revision TEXT"),
     "openapi": ("api.roles.maintain", "print the OpenAPI document"),

@@ -32,7 +32,7 @@ def run(role: str, settings: Settings, arguments: list[str]) -> int:
 def render_openapi() -> str:
     """Return the OpenAPI document, the same bytes for the same code."""
     with tempfile.TemporaryDirectory() as folder:
-        database = Database(DatabaseConfig(url="sqlite://"))
+        database = Database(DatabaseConfig(url=f"sqlite:///{folder}/none.db"))
         config = ApiConfig(
             storage_dir=Path(folder),
             recipes_dir=CHECKOUT / "sdk" / "src" / "trainmaster" / "recipes",
