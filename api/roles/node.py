@@ -18,9 +18,7 @@ def run(role: str, settings: Settings, arguments: list[str]) -> int:
         sys.stderr.write(f"trainmaster: {role} takes no arguments: set TRAINMASTER_ variables\n")
         return 2
     os.umask(0o077)
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s"
-    )
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(levelname)s %(name)s %(message)s")
     return run_daemon(
         NodeConfig(
             url=settings.service_url,

@@ -81,6 +81,10 @@ def _serve(role: str, prepared: Prepared, listening: socket.socket) -> None:
         )
     )
     log.info("service ready", url=url, data_dir=str(prepared.settings.data_folder))
+    # The server raises the signal that ended it once more, under the handlers from before it ran:
+    # with the default ones this process would be gone before it has said goodbye.
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, lambda *_: None)
     if node is not None:
         node.start()
     try:
@@ -133,7 +137,7 @@ def _keep_house(prepared: Prepared, ended: threading.Event) -> None:
     while True:
         try:
             keep_house(prepared.database, storage, now=datetime.now(UTC))
-        except Exception:  # noqa: BLE001  whatever it was, the next round tries again
+        except Exception:
             log.exception("housekeeping failed; trying again")
         if ended.wait(_HOUSEKEEPING_SECONDS):
             return

@@ -45,6 +45,7 @@ def test_a_bundle_on_the_library_trains_data_parallel(client: Client, tmp_path: 
     series = client.jobs.metrics.series(job, "loss")
     assert series.steps == list(range(1, 13))
     assert series.values[-1] < series.values[0]
+    assert done.progress is not None
     assert (done.progress.step, done.progress.total_steps) == (12, 12)
 
 
@@ -127,7 +128,7 @@ def test_a_script_that_fails_says_so_with_its_last_line(client: Client, tmp_path
     done = client.jobs.wait(job, timeout_seconds=60, raise_on_failure=False)
 
     assert (done.state, done.reason) == ("failed", "UserCodeError")
-    assert "ValueError: the data has 3 columns, want 4" in done.message
+    assert "ValueError: the data has 3 columns, want 4" in (done.message or "")
 
 
 def test_a_missing_entrypoint_says_what_the_bundle_has(client: Client, tmp_path: Path) -> None:
@@ -137,4 +138,4 @@ def test_a_missing_entrypoint_says_what_the_bundle_has(client: Client, tmp_path:
     done = client.jobs.wait(job, timeout_seconds=60, raise_on_failure=False)
 
     assert done.state == "failed"
-    assert "main.py" in done.message
+    assert "main.py" in (done.message or "")
