@@ -98,7 +98,7 @@ class _Terminal:
 
     def __init__(self) -> None:
         self.total_steps: int | None = None
-        self._kept_back: str | None = None
+        self._kept_back = ""
         self._names: tuple[str, ...] = ()
         self._next_s = 0.0
 
@@ -108,21 +108,24 @@ class _Terminal:
         line = f"step {step}{of_total}  {shown}"
         names = tuple(values)
         now = time.monotonic()
-        if self._kept_back is None:
-            atexit.register(self._show_last)
+        if self._next_s == 0.0:
+            atexit.register(self._show_kept_back)
         if names == self._names and now < self._next_s:
             self._kept_back = line
             return
-        self._kept_back, self._names, self._next_s = "", names, now + PRINT_INTERVAL_S
+        self._names, self._next_s = names, now + PRINT_INTERVAL_S
+        self._kept_back = ""
         self.write(line)
 
     def write(self, line: str) -> None:
+        self._show_kept_back()
         sys.stdout.write(line + "\n")
         sys.stdout.flush()
 
-    def _show_last(self) -> None:
-        if self._kept_back:
-            self.write(self._kept_back)
+    def _show_kept_back(self) -> None:
+        kept_back, self._kept_back = self._kept_back, ""
+        if kept_back:
+            self.write(kept_back)
 
 
 def _make_next_folder(runs: Path) -> Path:

@@ -1,6 +1,7 @@
 """The recipe `image-classifier`: what it reads, and that it learns."""
 
 import json
+import signal
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 
 from tests.component.train.fake_supervisor import FakeSupervisor
 from tests.component.train.ranks import SCRIPTS, Forge, read_lines, read_values
+from trainmaster._checkpoint_folder import hash_file, open_checkpoint
 
 pytestmark = pytest.mark.torch
 
@@ -126,6 +128,31 @@ def test_it_learns_from_images_of_ones_own(
     assert read_values(spool, "test/accuracy")[-1][1] == 1.0, gang.output()
     (meta_file,) = (supervisor.folder / "checkpoints").glob("ready-*/files/meta.json")
     assert json.loads(meta_file.read_text())["facts"]["labels"] == ["across", "down"]
+
+
+def test_a_stopped_training_ends_with_the_weights_of_an_unstopped_one(
+    forge: Forge, tmp_path: Path
+) -> None:
+    description = {"config": {"epochs": 6}}
+    unstopped = forge.run(MODULE, tmp_path / "whole", description=description)
+    stopped = forge.start(MODULE, tmp_path / "parts", description=description)
+    stopped.until_said("epoch")
+    stopped.signal(signal.SIGTERM)
+    stopped.succeed()
+    assert "test accuracy" not in stopped.output()
+
+    resume = {**description, "resume": "trainmaster-runs/1"}
+    resumed = forge.run(MODULE, tmp_path / "parts", description=resume)
+
+    assert resumed.said("test") == unstopped.said("test")
+    whole, parts = (hash_newest_weights(tmp_path / name) for name in ("whole", "parts"))
+    assert whole == parts
+
+
+def hash_newest_weights(folder: Path) -> str:
+    """Return the hash of the weights that the last run in a folder has left."""
+    run = max((folder / "trainmaster-runs").iterdir(), key=lambda path: int(path.name))
+    return hash_file(open_checkpoint(run).path / "model.safetensors")
 
 
 def test_features_and_convolutions_do_not_go_together(

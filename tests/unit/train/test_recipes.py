@@ -51,4 +51,4 @@ def test_the_image_classifier_is_there() -> None:
 
 def test_an_unknown_recipe_is_refused_with_those_there_are() -> None:
     with pytest.raises(KeyError, match="image-classifier"):
-        describe("../image-classifier")
+        describe("../py.typed")

@@ -17,9 +17,9 @@ def describe(name: str) -> dict[str, Any]:
     Raises:
         KeyError: there is no recipe of that name.
     """
-    path = Path(__file__).with_name(f"{name}.json")
     if name not in list_names():
         raise KeyError(f"no recipe is called {name!r}; there are: {', '.join(list_names())}")
+    path = Path(__file__).with_name(f"{name}.json")
     description: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     return description
 

@@ -27,7 +27,7 @@ class Replicas:
 
     def __init__(self, run: Run, device: str | None) -> None:
         self.rank, self.size = run.rank, run.world_size
-        self.device = torch.device(device) if device else _choose_device(run.local_rank)
+        self.device = _choose_device(device, run.local_rank)
         self._is_ours = self.size > 1 and not dist.is_initialized()
         if self.device.type == "cuda":
             torch.cuda.set_device(self.device)
@@ -66,8 +66,10 @@ class Replicas:
             dist.destroy_process_group()
 
 
-def _choose_device(local_rank: int) -> torch.device:
-    if not torch.cuda.is_available():
-        return torch.device("cpu")
+def _choose_device(wanted: str | None, local_rank: int) -> torch.device:
+    if wanted is None:
+        wanted = "cuda" if torch.cuda.is_available() else "cpu"
+    if wanted != "cuda":
+        return torch.device(wanted)
     # The service shows each rank only its own GPUs; torchrun shows every rank all of them.
     return torch.device("cuda", local_rank % torch.cuda.device_count())

@@ -7,6 +7,7 @@ does not have.
 from __future__ import annotations
 
 import itertools
+import shutil
 import threading
 from typing import TYPE_CHECKING, Any
 
@@ -79,7 +80,11 @@ class Saver:
     def _write(self, snapshot: Snapshot) -> None:
         try:
             folder = self._run.checkpoint_dir()
-            write_snapshot(snapshot, folder)
+            try:
+                write_snapshot(snapshot, folder)
+            except BaseException:
+                shutil.rmtree(folder, ignore_errors=True)
+                raise
             metrics = snapshot.meta["metrics"]
             self._run.commit_checkpoint(folder, snapshot.meta["step"], **metrics)
         except BaseException as failure:  # noqa: BLE001  raised again by whoever asks next
