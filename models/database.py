@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import contextlib
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 from sqlalchemy import Connection, create_engine, event
 from sqlalchemy.orm import Session, sessionmaker
 
 from models.doorbell import Doorbell
+from models.together import Together
+
+T = TypeVar("T")
 
 _TOPICS = "topics"
 
@@ -48,6 +51,7 @@ class Database:
         self._read = sessionmaker(self.engine, expire_on_commit=False)
         writing = self.engine.execution_options(write=True)
         self._write = sessionmaker(writing, expire_on_commit=False)
+        self._together = Together(self.write)
 
     @contextlib.contextmanager
     def read(self) -> Iterator[Session]:
@@ -64,6 +68,17 @@ class Database:
         with self._writers, self._write.begin() as session:
             yield session
         self.doorbell.ring(session.info.get(_TOPICS, ()))
+
+    def write_together(self, work: Callable[[Session], T]) -> T:
+        """Return what `work` returns, done in one transaction that others may share.
+
+        For hot writes: on SQLite those that wait at the same moment are committed with one sync of
+        the disk. `work` may run twice, see `Together.run`. PostgreSQL groups commits by itself.
+        """
+        if self.is_sqlite:
+            return self._together.run(work)
+        with self.write() as session:
+            return work(session)
 
     def close(self) -> None:
         """Give back all connections."""
