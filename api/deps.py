@@ -126,7 +126,7 @@ CALLERS: frozenset[object] = frozenset({viewer, member, admin, node, attempt, pu
 
 def find_callers(dependant: Dependant) -> set[object]:
     """Return who may call the route of `dependant`, as members of `CALLERS`."""
-    found = {dependant.call} & CALLERS
+    found: set[object] = {dependant.call} if dependant.call in CALLERS else set()
     for dependency in dependant.dependencies:
         found |= find_callers(dependency)
     return found

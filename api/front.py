@@ -78,7 +78,7 @@ class Front:
         except (DBAPIError, PoolTimeout) as error:
             log.warning("database error", error=type(error).__name__, request_id=request_id)
             await self._tell(database_error(error), scope, receive, answer)
-        except Exception:  # noqa: BLE001  the last resort: an answer, and a line for the operator
+        except Exception:
             self._metrics.errors.inc()
             log.exception("unexpected error", request_id=request_id)
             problem = InternalError("something went wrong here: tell the operator the request_id")

@@ -10,9 +10,7 @@ from api.storage import LocalStorage
 
 
 async def _storage(request: Request) -> LocalStorage:
-    storage: LocalStorage | None = getattr(request.app.state, "storage", None)
-    if storage is None:
-        storage = request.app.state.storage = LocalStorage(request.app.state.config.storage_dir)
+    storage: LocalStorage = request.app.state.storage
     return storage
 
 

@@ -82,6 +82,8 @@ class Streams:
 
     def close(self) -> None:
         """Wake everybody for the last time; from now on nothing waits. Any thread may call it."""
+        if self._closed:
+            return
         self._closed = True
         self._end()
         with self._lock:

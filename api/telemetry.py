@@ -100,7 +100,7 @@ def redact_text(text: str) -> str:
 
 
 def _redacted(name: str, value: Any) -> Any:
-    if isinstance(name, str) and _SECRET_NAMES.search(name):
+    if _SECRET_NAMES.search(str(name)):
         return REDACTED
     if isinstance(value, str):
         return redact_text(value)

@@ -25,7 +25,7 @@ def represent_jobs(session: Session, jobs: Sequence[Job]) -> list[schemas.Job]:
         return []
     project_ids = {job.project_id for job in jobs}
     rows = session.execute(select(Project.id, Project.name).where(Project.id.in_(project_ids)))
-    projects = {project_id: name for project_id, name in rows}
+    projects = {row.id: row.name for row in rows}
     newest = _find_newest(session, [job.id for job in jobs if job.num_attempts])
     return [_represent(job, projects[job.project_id], newest.get(job.id)) for job in jobs]
 

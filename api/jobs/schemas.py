@@ -84,8 +84,9 @@ class JobPatch(Document):
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"priority": 80}]})
 
-    name: Name | None = None
-    priority: Priority | None = None
+    # The defaults are never seen: only what was given is looked at.
+    name: Name = Field(default_factory=str)
+    priority: Priority = Field(default_factory=int)
     labels: Annotated[
         dict[LabelKey, LabelValue | None] | None,
         Field(max_length=64, description="Merged into the labels; null for all takes all away."),
@@ -102,7 +103,9 @@ class ForkRequest(Document):
     checkpoint: Annotated[
         Identifier | None, Field(description="Where to start; the newest checkpoint unless given.")
     ] = None
-    overrides: Annotated[dict[str, Any], Field(description="A JSON merge patch of the spec.")] = {}
+    overrides: dict[str, Any] = Field(
+        default_factory=dict, description="A JSON merge patch of the spec."
+    )
 
 
 class NoDocument(Document):

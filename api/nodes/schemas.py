@@ -1,4 +1,4 @@
-"""Nodes as their users and operators see them. (Daemons have their own: `schemas_worker`.)"""
+"""Nodes as their users and operators see them; daemons have their own, in `schemas_worker`."""
 
 from __future__ import annotations
 

@@ -37,7 +37,8 @@ def _count(session: Session, caller: Caller) -> schemas.Queue:
     statement = select(Job.state, func.count()).where(Job.state.not_in(TERMINAL_STATES))
     if not caller.is_admin:
         statement = statement.where(Job.project_id == caller.project_id)
-    counts = {state: count for state, count in session.execute(statement.group_by(Job.state))}
+    rows = session.execute(statement.group_by(Job.state))
+    counts: dict[JobState, int] = {row[0]: row[1] for row in rows}
     return schemas.Queue(
         name=QUEUE,
         num_waiting=counts.get(JobState.QUEUED, 0),

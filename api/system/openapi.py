@@ -117,7 +117,7 @@ def _extra_schemas() -> Document:
 def _iter_operations(app: FastAPI, document: Document) -> Iterator[tuple[APIRoute, Document]]:
     for route in app.routes:
         if isinstance(route, APIRoute) and route.include_in_schema:
-            for method in sorted(route.methods):
+            for method in sorted(route.methods or ()):
                 yield route, document["paths"][route.path_format][method.lower()]
 
 
@@ -133,8 +133,8 @@ def _complete(route: APIRoute, operation: Document) -> set[int]:
     problems |= set() if caller is deps.public and "{" not in route.path else {404}
     problems |= set() if caller is deps.public else {401, 403}
     problems |= set(_WITH_BODY) if "requestBody" in operation else set()
-    for status, response in responses.items():
-        if status.isdigit() and int(status) < 400:
+    for text, response in responses.items():
+        if text.isdigit() and int(text) < 400:
             headers = response.setdefault("headers", {})
             headers.setdefault("x-request-id", {"x-header": "x-request-id"})
     for status in sorted(problems):

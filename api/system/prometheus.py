@@ -21,8 +21,8 @@ from api.auth.callers import Caller
 from api.config import Timers
 from api.deps import ConfigDep, CurrentCaller, DatabaseDep, Now, StreamsDep
 from api.nodes.representation import represent_nodes, silence_max
-from api.strict import StrictRoute
 from api.streams import Streams
+from api.strict import StrictRoute
 from api.telemetry import ApiMetrics
 from models import Database, Job, Node, Project
 from scheduler.core.states import JobState

@@ -125,7 +125,6 @@ class _Preloader:
 
     def __init__(self, template: Handover) -> None:
         self._template = template
-        self._socket = template.preloader_socket(_DEFAULT_PROJECT)
         self._deaths = 0
         self._next_look_s = 0.0
 
@@ -133,16 +132,8 @@ class _Preloader:
         if time.monotonic() < self._next_look_s:
             return
         self._next_look_s = time.monotonic() + 1.0
-        template = self._template
         try:
-            was_started = preloading.ensure(
-                self._socket,
-                python=template.job_python,
-                script=template.preloader,
-                library=template.library,
-                owner_lock=NodeFolder(template.node_dir).daemon_lock,
-                orphan_s=template.orphan_s,
-            )
+            was_started = preloading.ensure(self._template, _DEFAULT_PROJECT, idle_s=float("inf"))
         except OSError:
             _log.exception("preloader not started")
             was_started = True

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import subprocess
 import time
 from pathlib import Path
 
@@ -73,7 +74,7 @@ def find_root() -> Path | None:
             root.mkdir(exist_ok=True)
         except OSError:
             continue
-        if (root / "cgroup.kill").exists() and os.access(root / "cgroup.procs", os.W_OK):
+        if (root / "cgroup.kill").exists() and _may_join(root):
             return root
     return None
 
@@ -95,6 +96,25 @@ def make_cgroup(root: Path | None, attempt_id: str) -> Cgroup | None:
     except OSError:
         return None
     return Cgroup(path)
+
+
+def _may_join(root: Path) -> bool:
+    """Try it: whether a process may move there depends on more than one file's permissions."""
+    trial = Cgroup(root / f"trial-{os.getpid()}")
+    try:
+        trial.path.mkdir(exist_ok=True)
+        joined = subprocess.run(
+            ["/bin/sh", "-c", 'echo 0 > "$0"', str(trial.path / "cgroup.procs")],
+            stdin=subprocess.DEVNULL,
+            stderr=subprocess.DEVNULL,
+            timeout=10.0,
+            check=False,
+        )
+    except (OSError, subprocess.SubprocessError):
+        return False
+    finally:
+        trial.remove()
+    return joined.returncode == 0
 
 
 def _list_mounts() -> list[Path]:

@@ -31,13 +31,15 @@ def serve(
     owner_lock: Path,
     orphan_s: float,
     ready_fd: int | None = None,
+    idle_s: float = float("inf"),
     prepare: Callable[[], None] = lambda: None,
 ) -> None:
     """Listen at `path` and fork a child for each connection, which calls `handle` and exits.
 
     Only one serves a path: a second one returns at once. `prepare` runs when the socket exists,
     so that early callers wait in line for it; `ready_fd` is closed at that moment. Returns when
-    the socket has been replaced or removed, or when nobody has held `owner_lock` for `orphan_s`.
+    the socket has been replaced or removed, when nobody has held `owner_lock` for `orphan_s`, or
+    when nobody has called for `idle_s`.
     """
     lock = os.open(path.with_suffix(".lock"), os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     if not take_lock(lock):
@@ -50,14 +52,15 @@ def serve(
     signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel reaps
     gc.collect()
     gc.freeze()  # children share these pages; a collection would copy them
-    owned_at = time.monotonic()
-    while True:
+    owned_at = called_at = time.monotonic()
+    while time.monotonic() - called_at < idle_s:
         readable, _, _ = select.select([listener], [], [], _LOOK_AROUND_S)
         if readable:
             connection, _ = listener.accept()
             if os.fork() == 0:
                 _become_child(listener, lock, connection, handle)
             connection.close()
+            called_at = time.monotonic()
             continue
         if is_locked(owner_lock):
             owned_at = time.monotonic()

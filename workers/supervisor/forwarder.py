@@ -14,7 +14,7 @@ from workers.supervisor.link import Link, Stale
 # A young attempt is watched closely: short jobs end soon, and somebody looks at the first lines.
 _YOUNG_S = 10.0
 _LOOK_YOUNG_S, _LOOK_S = 0.03, 0.1
-_GATHER_YOUNG_S, _GATHER_S = 0.1, 0.8
+_GATHER_MIN_S, _GATHER_MAX_S = 0.1, 0.8
 _FULL_BYTES = 256 * 1024
 
 
@@ -90,7 +90,8 @@ class Forwarder:
     def _forward_due(self, is_everything_due: bool) -> bool:
         """Send what is due from each file; True if nothing was."""
         now_s = time.monotonic()
-        gather_s = _GATHER_YOUNG_S if now_s - self._started_s < _YOUNG_S else _GATHER_S
+        ripe_s = (now_s - self._started_s) / _YOUNG_S * _GATHER_MAX_S
+        gather_s = min(max(ripe_s, _GATHER_MIN_S), _GATHER_MAX_S)
         is_idle = True
         for number, tail in enumerate(self._tails):
             waiting_bytes = tail.count_waiting()

@@ -6,13 +6,14 @@ sent twice, so a call whose answer is lost is simply sent again.
 
 from __future__ import annotations
 
+import contextlib
 import http.client
 import json
 import random
 import socket
 import ssl
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import IO, Any, Union
 from urllib.parse import urlsplit
@@ -21,6 +22,7 @@ Body = Union[bytes, IO[bytes], None]
 
 _RETRIED_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 _ANSWER_LIMIT_BYTES = 64 * 1024 * 1024
+_PIECE_BYTES = 256 * 1024
 
 
 class Unreachable(Exception):
@@ -106,11 +108,10 @@ class Client:
             size_bytes = len(body)
         kind = "application/json" if value is not None else "application/octet-stream"
         connection, response = self._send(method, path, body, size_bytes, kind, timeout_s)
-        try:
+        with _reading(connection, response, f"{method} {path}"):
             raw = response.read(_ANSWER_LIMIT_BYTES)
-        except (OSError, http.client.HTTPException) as error:
-            connection.close()
-            raise Unreachable(f"{method} {path}: {error}") from error
+            if response.length:
+                raise http.client.IncompleteRead(raw, response.length)
         self._give_back(connection, response)
         return _read_answer(method, path, response, raw)
 
@@ -124,22 +125,22 @@ class Client:
             Refused: a 4xx answer.
         """
         connection, response = self._send("GET", path, None, None, "", timeout_s)
-        try:
-            if response.status >= 300:
+        if response.status >= 300:
+            with _reading(connection, response, f"GET {path}"):
                 raw = response.read(_ANSWER_LIMIT_BYTES)
-                _read_answer("GET", path, response, raw)
-                raise Unreachable(f"GET {path}: unexpected status {response.status}")
-            while True:
-                piece = response.read(256 * 1024)
-                if not piece:
-                    break
+            self._give_back(connection, response)
+            _read_answer("GET", path, response, raw)
+        while True:
+            with _reading(connection, response, f"GET {path}"):
+                piece = response.read(_PIECE_BYTES)
+            if not piece:
+                break
+            try:
                 write(piece)
-        except (OSError, http.client.HTTPException) as error:
-            connection.close()
-            raise Unreachable(f"GET {path}: {error}") from error
-        except BaseException:
-            connection.close()
-            raise
+            except BaseException:
+                response.close()
+                connection.close()
+                raise
         self._give_back(connection, response)
 
     def close(self) -> None:
@@ -210,14 +211,30 @@ class Client:
             self._idle.append(connection)
 
 
+@contextlib.contextmanager
+def _reading(
+    connection: http.client.HTTPConnection, response: http.client.HTTPResponse, what: str
+) -> Iterator[None]:
+    """Make of every way in which an answer can break off the same error."""
+    try:
+        yield
+        # A body that is cut short is not an error to http.client.
+        if response.length and response.isclosed():
+            raise http.client.IncompleteRead(b"", response.length)
+    except (OSError, http.client.HTTPException) as error:
+        response.close()
+        connection.close()
+        raise Unreachable(f"{what}: {error!r}") from error
+
+
 def _read_answer(method: str, path: str, response: http.client.HTTPResponse, raw: bytes) -> Any:
     """Return the JSON of a good answer; raise for every other."""
     value: Any = None
-    if raw:
-        try:
-            value = json.loads(raw)
-        except ValueError:
-            value = None
+    try:
+        value = json.loads(raw) if raw else None
+    except ValueError as error:
+        if response.status < 300:
+            raise Unreachable(f"{method} {path}: the answer is not JSON") from error
     if response.status < 300:
         return value
     if response.status in _RETRIED_STATUSES or response.status < 400 or response.status >= 500:

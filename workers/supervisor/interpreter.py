@@ -101,17 +101,17 @@ class Interpreters:
 
     def _execute(self, command: Sequence[str], complaint: str) -> None:
         start_bytes = self.log.stat().st_size if self.log.exists() else 0
+        procs = "/dev/null" if self.cgroup is None else str(self.cgroup.path / "cgroup.procs")
         with self.log.open("ab") as log:
             child = subprocess.Popen(
-                command,
+                # In the cgroup before it can start anything of its own.
+                ["/bin/sh", "-c", 'echo 0 > "$0" && exec "$@"', procs, *command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
                 env=self._environment(),
             )
-        if self.cgroup is not None:
-            self.cgroup.add(child.pid)
         try:
             while child.poll() is None:
                 if self.pause(_LOOK_S):

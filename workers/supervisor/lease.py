@@ -134,8 +134,12 @@ class Lease:
             except (Unreachable, Refused, KeyError, TypeError, ValueError) as error:
                 # An answer that cannot be read renews nothing, no more than no answer.
                 failures += 1
-                retry_after_s = getattr(error, "retry_after_s", None)
-                next_s = linux.boottime_s() + backoff.pause_s(failures, retry_after_s)
+                # However long the service asks to be left alone, the fence does not wait.
+                pause_s = min(
+                    backoff.pause_s(failures, getattr(error, "retry_after_s", None)),
+                    self._heartbeat_s,
+                )
+                next_s = linux.boottime_s() + pause_s
             finally:
                 self._note_call_ended(next_s)
 

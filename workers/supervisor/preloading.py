@@ -2,23 +2,29 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 from workers.supervisor import forkserver
+from workers.supervisor.layout import Handover, NodeFolder
 
 
-def ensure(
-    socket: Path, *, python: Path, script: Path, library: Path, owner_lock: Path, orphan_s: float
-) -> bool:
-    """Start the preloader that serves at `socket` unless one does; True if it was started.
+def ensure(handover: Handover, project: str, *, idle_s: float) -> bool:
+    """Start the project's preloader unless one serves; True if it was started.
 
     Whoever connects is served when the preloader has imported what it imports. If it cannot
-    start, connecting fails, and ranks start without it.
+    start, connecting fails, and ranks start without it. It leaves after `idle_s` without callers.
     """
+    socket = handover.preloader_socket(project)
     if forkserver.is_locked(socket.with_suffix(".lock")):
         return False
     forkserver.start(
-        [str(python), str(script), str(socket), str(library), str(owner_lock), str(orphan_s)],
+        [
+            str(handover.job_python),
+            str(handover.preloader),
+            str(socket),
+            str(handover.library),
+            str(NodeFolder(handover.node_dir).daemon_lock),
+            str(handover.orphan_s),
+            str(idle_s),
+        ],
         socket,
         environment={
             "PATH": "/usr/local/bin:/usr/bin:/bin",

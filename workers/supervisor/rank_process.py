@@ -8,7 +8,6 @@ it). Knows nothing of attempts; torch is touched only if it is already imported.
 from __future__ import annotations
 
 import atexit
-import importlib
 import importlib.util
 import io
 import os
@@ -151,7 +150,6 @@ def _run_program(order: Order, startup_modules: frozenset[str], paths: Sequence[
     sys.argv[:] = [order["target"] if is_script else "-m", *order["args"]]
     sys.orig_argv[:] = list(order["argv"])  # type: ignore[attr-defined, unused-ignore]
     _forget_shadowed(Path(first), startup_modules)
-    importlib.invalidate_caches()
     try:
         code = _load_script(main, target) if is_script else _load_module(main, target)
         exec(code, vars(main))
@@ -199,9 +197,11 @@ def _forget_shadowed(folder: Path, startup_modules: frozenset[str]) -> None:
     for entry in folder.iterdir():
         if entry.suffix in SOURCE_SUFFIXES or (entry / "__init__.py").is_file():
             own.add(entry.name.partition(".")[0])
+    shadowed = {name for name in own if name in sys.modules and name not in startup_modules}
+    if not shadowed - {"__main__"}:
+        return  # walking the table would copy a page for nearly every name in it
     for name in list(sys.modules):
-        top = name.partition(".")[0]
-        if top in own and name not in startup_modules and name != "__main__":
+        if name.partition(".")[0] in shadowed and name not in startup_modules | {"__main__"}:
             del sys.modules[name]
 
 

@@ -30,6 +30,8 @@ _LOOPBACK = "127.0.0.1"
 # Packages that are preloaded and cannot be imported twice in one process.
 _NEVER_TWICE = frozenset({"torch", "numpy", "trainmaster", "sklearn", "scipy", "safetensors"})
 _RENDEZVOUS_LOOK_S = 0.2
+# A preloader holds 300 MB. The daemon keeps the default project's alive for longer.
+_PRELOADER_IDLE_S = 900.0
 
 
 @dataclass
@@ -82,25 +84,21 @@ class Starter:
             cgroup=self.cgroup,
             pause=self.pause,
         )
-        return interpreters.find(self.assignment.python, self.assignment.requirements)
+        if self.assignment.requirements:
+            self.lease.say(now=True, message="preparing the environment")
+        python = interpreters.find(self.assignment.python, self.assignment.requirements)
+        self.lease.say(message=None)
+        return python
 
     def _open_nursery(self, python: Path) -> tuple[Ranks, bool]:
         """Return a nursery, and whether it runs programs in place."""
-        node = NodeFolder(self.handover.node_dir)
         servers: list[tuple[Path | None, bool]] = [
             (self.handover.zygote, False),
             (None, False),
         ]
         if python == self.handover.job_python and self._may_fork():
             preloader = self.handover.preloader_socket(self.assignment.project)
-            preloading.ensure(
-                preloader,
-                python=self.handover.job_python,
-                script=self.handover.preloader,
-                library=self.handover.library,
-                owner_lock=node.daemon_lock,
-                orphan_s=self.handover.orphan_s,
-            )
+            preloading.ensure(self.handover, self.assignment.project, idle_s=_PRELOADER_IDLE_S)
             servers.insert(0, (preloader, True))
         for server, in_place in servers:
             try:

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import torch
-from torch.nn import functional as F  # noqa: N812
+from torch.nn import functional as F
 
 from trainmaster import train
 

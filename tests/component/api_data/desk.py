@@ -85,7 +85,9 @@ class Desk:
         """Store a job."""
         self.world.now = datetime.now(UTC)
         cpus = spec.resources.cpus
-        return self.world.add_job(spec, request_cpu_milli=None if cpus is None else int(cpus * 1000))
+        return self.world.add_job(
+            spec, request_cpu_milli=None if cpus is None else int(cpus * 1000)
+        )
 
     def schedule(self) -> None:
         """Run one pass of the scheduler."""

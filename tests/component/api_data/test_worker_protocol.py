@@ -7,7 +7,6 @@ import time
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
-import pytest
 from sqlalchemy import event
 
 from api.auth.tokens import issue_attempt_token
@@ -83,7 +82,9 @@ def test_an_assignment_names_everything_the_node_needs(desk: Desk) -> None:
 def test_the_same_exit_gets_the_same_answer_whatever_has_happened_since(desk: Desk) -> None:
     node = desk.join()
     spec = JobSpec(
-        recipe="image-classifier", workers=1, retry=RetrySpec(max_user_failures=1, backoff_seconds=0)
+        recipe="image-classifier",
+        workers=1,
+        retry=RetrySpec(max_user_failures=1, backoff_seconds=0),
     )
     supervisor = desk.launch(spec, node)
     supervisor.lease()
@@ -142,33 +143,34 @@ def test_a_lost_attempt_may_not_report_its_end(desk: Desk) -> None:
     assert problem(supervisor.exit(), 409) == "stale_attempt"
 
 
-@pytest.mark.parametrize("secret", ["attempt", "node", "user"])
-def test_every_credential_opens_its_own_doors_only(desk: Desk, secret: str) -> None:
+def test_every_credential_opens_its_own_doors_only(desk: Desk) -> None:
     node = desk.join()
     mine, other = desk.launch(ONE, node), desk.launch(ONE, node)
-    headers = {"attempt": bearer(other.token), "node": node.headers, "user": desk.admin}[secret]
-
-    answers = [
-        desk.http.request(method, f"/v1/attempts/{mine.attempt_id}/{route}", headers=headers)
-        for method, route in [
-            ("GET", "assignment"),
-            ("POST", "lease"),
-            ("POST", "exit"),
-            ("PUT", "logs/0/stdout?offset=0"),
-            ("POST", "metrics"),
-            ("POST", "checkpoints"),
-            ("POST", "checkpoints/ckpt_0/commit"),
-            ("GET", "files/file_0"),
-        ]
+    routes = [
+        ("GET", "assignment"),
+        ("POST", "lease"),
+        ("POST", "exit"),
+        ("PUT", "logs/0/stdout?offset=0"),
+        ("POST", "metrics"),
+        ("POST", "checkpoints"),
+        ("POST", "checkpoints/ckpt_0/commit"),
+        ("GET", "files/file_0"),
     ]
 
-    assert {answer.status_code for answer in answers} == {403}
+    for headers in (bearer(other.token), node.headers, desk.admin):
+        for method, route in routes:
+            url = f"/v1/attempts/{mine.attempt_id}/{route}"
+            assert desk.http.request(method, url, headers=headers).status_code == 403, route
 
 
 def test_a_token_does_not_open_what_users_see(desk: Desk) -> None:
     supervisor = desk.launch()
 
-    for path in (f"/v1/jobs/{supervisor.job_id}/logs", "/v1/files", f"/v1/jobs/{supervisor.job_id}"):
+    for path in (
+        f"/v1/jobs/{supervisor.job_id}/logs",
+        "/v1/files",
+        f"/v1/jobs/{supervisor.job_id}",
+    ):
         assert problem(supervisor.call("GET", path), 403) == "forbidden"
 
 
@@ -300,7 +302,9 @@ def test_a_waiting_heartbeat_answers_as_soon_as_there_is_work(desk: Desk) -> Non
     node = desk.join()
     job_id = desk.submit()
     answers: list[Any] = []
-    waiting = threading.Thread(target=lambda: answers.append((node.beat(wait=20), time.monotonic())))
+    waiting = threading.Thread(
+        target=lambda: answers.append((node.beat(wait=20), time.monotonic()))
+    )
     waiting.start()
     while not desk.app.state.streams._waiters:
         time.sleep(0.005)
@@ -353,7 +357,12 @@ def test_a_supervisor_that_is_provably_gone_ends_its_attempt(desk: Desk) -> None
     node = desk.join()
     supervisor = desk.launch(TWO, node)
     supervisor.lease()
-    gone = {"attempt_id": supervisor.attempt_id, "epoch": 1, "reason": "SupervisorDied", "message": "m"}
+    gone = {
+        "attempt_id": supervisor.attempt_id,
+        "epoch": 1,
+        "reason": "SupervisorDied",
+        "message": "m",
+    }
     node.supervisors = []
 
     for _ in range(2):
@@ -381,9 +390,7 @@ def test_a_node_that_joins_again_gets_a_new_credential_and_the_old_one_is_dead(d
 def test_a_node_may_speak_for_itself_only(desk: Desk) -> None:
     first, second = desk.join("n0"), desk.join("n1")
 
-    answer = desk.http.post(
-        f"/v1/nodes/{second.node_id}/heartbeat", json={}, headers=first.headers
-    )
+    answer = desk.http.post(f"/v1/nodes/{second.node_id}/heartbeat", json={}, headers=first.headers)
 
     assert problem(answer, 403) == "forbidden"
 
@@ -442,7 +449,11 @@ def test_attempts_are_listed_with_how_they_ended_on_each_node(desk: Desk) -> Non
     page = desk.get(f"/v1/jobs/{zero.job_id}/attempts")
 
     (attempt,) = page["data"]
-    assert (attempt["number"], attempt["state"], attempt["reason"]) == (1, "exited", "UserCodeError")
+    assert (attempt["number"], attempt["state"], attempt["reason"]) == (
+        1,
+        "exited",
+        "UserCodeError",
+    )
     assert [(each["name"], each["ranks"], each["outcome"]) for each in attempt["nodes"]] == [
         ("n0", [0], "failed"),
         ("n1", [1], "stopped"),
@@ -459,9 +470,10 @@ def test_attempts_of_another_project_do_not_exist(desk: Desk) -> None:
     assert problem(answer, 404) == "not_found"
 
 
-@pytest.mark.parametrize(
-    ("route", "body"),
-    [
+def test_a_malformed_report_is_refused_and_changes_nothing(desk: Desk) -> None:
+    supervisor = desk.launch()
+    before = desk.world.history(supervisor.job_id)
+    reports: list[tuple[str, dict[str, Any]]] = [
         ("lease", {"phase": "dancing"}),
         ("lease", {"phase": "running", "progress": {"step": -1}}),
         ("lease", {"phase": "running", "progress": {"step": 2**63}}),
@@ -470,17 +482,12 @@ def test_attempts_of_another_project_do_not_exist(desk: Desk) -> None:
         ("exit", {"outcome": "great"}),
         ("exit", {"outcome": "failed", "reason": "no spaces please"}),
         ("exit", {"outcome": "failed", "ranks": [{"rank": 0, "class": "?"}]}),
-    ],
-)
-def test_a_malformed_report_is_refused_and_changes_nothing(
-    desk: Desk, route: str, body: dict[str, Any]
-) -> None:
-    supervisor = desk.launch()
-    before = desk.world.history(supervisor.job_id)
+    ]
 
-    answer = supervisor.call("POST", route, json=body)
+    for route, body in reports:
+        answer = supervisor.call("POST", route, json=body)
+        assert answer.status_code in {400, 422}, body
 
-    assert answer.status_code in {400, 422}, answer.text
     assert desk.world.history(supervisor.job_id) == before
 
 

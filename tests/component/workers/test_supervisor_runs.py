@@ -358,6 +358,19 @@ for step in range(3000):
         assert got == [(step, float(step * i)) for step in range(3000)]
 
 
+def test_each_project_has_a_preloader_of_its_own(any_node: Node, service: FakeService) -> None:
+    code = bundle(train="import os; print(os.getppid()); print(os.getpgid(os.getppid()))")
+    for number, project in enumerate(("default", "other", "other")):
+        document = assignment(service, code, project=project)
+        service.add_attempt(f"att_{number}", document)
+        assert service.wait_for_exit(f"att_{number}")["outcome"] == "succeeded"
+
+    preloaders = [said for said in any_node.list_processes().values() if "preloader.py" in said]
+
+    assert len(preloaders) == 2
+    assert len([said for said in preloaders if "/other-" in said]) == 1
+
+
 @pytest.mark.torch
 def test_two_ranks_train_together(torch_node: Node, service: FakeService) -> None:
     script = """

@@ -26,7 +26,9 @@ from api.ranges import ByteRange, Unsatisfiable, matches_etag, parse_range
         pytest.param("bytes=0-" + "9" * 30, None, id="an absurd number: the whole"),
     ],
 )
-def test_a_range_header_is_read_as_the_rfc_has_it(header: str | None, want: ByteRange | None) -> None:
+def test_a_range_header_is_read_as_the_rfc_has_it(
+    header: str | None, want: ByteRange | None
+) -> None:
     assert parse_range(header, 10) == want
 
 
@@ -48,7 +50,14 @@ def test_whatever_the_header_says_the_range_lies_inside(header: str, size_bytes:
 
 @pytest.mark.parametrize(
     ("header", "want"),
-    [(None, False), ('"a"', True), ('W/"a"', True), ('"b", "a"', True), ("*", True), ('"b"', False)],
+    [
+        (None, False),
+        ('"a"', True),
+        ('W/"a"', True),
+        ('"b", "a"', True),
+        ("*", True),
+        ('"b"', False),
+    ],
 )
 def test_validators_are_compared_weakly(header: str | None, want: bool) -> None:
     assert matches_etag(header, '"a"') is want

@@ -13,7 +13,9 @@ from scheduler.core.spec import CheckpointPolicy, KeepBest
 SHA = "a" * 64
 
 
-@pytest.mark.parametrize("path", ["model.pt", "a/b/c.bin", "ü/€.safetensors", "a b", "100%;x", "..a"])
+@pytest.mark.parametrize(
+    "path", ["model.pt", "a/b/c.bin", "ü/€.safetensors", "a b", "100%;x", "..a"]
+)
 def test_plain_relative_paths_are_good(path: str) -> None:
     assert find_path_fault(path) is None
 
@@ -71,7 +73,9 @@ def candidates(*accuracies: object, pinned: tuple[int, ...] = ()) -> list[Candid
         pytest.param(0, None, ["1", "2", "3"], id="the newest always stays"),
     ],
 )
-def test_the_policy_decides_what_goes(keep_last: int, best: KeepBest | None, want: list[str]) -> None:
+def test_the_policy_decides_what_goes(
+    keep_last: int, best: KeepBest | None, want: list[str]
+) -> None:
     policy = CheckpointPolicy(keep_last=keep_last, keep_best=best)
 
     expired = decide_expired(candidates(0.3, 0.5, 0.2, 0.9), policy, in_use=())

@@ -121,7 +121,8 @@ def test_a_reader_is_not_disturbed_by_a_delete(storage: LocalStorage) -> None:
 
 
 @pytest.mark.parametrize(
-    ("number", "want"), [(errno.ENOSPC, OutOfStorage), (errno.EDQUOT, OutOfStorage), (errno.EIO, Unavailable)]
+    ("number", "want"),
+    [(errno.ENOSPC, OutOfStorage), (errno.EDQUOT, OutOfStorage), (errno.EIO, Unavailable)],
 )
 @pytest.mark.parametrize("call", ["write", "fsync"])
 def test_a_failing_disk_is_an_error_and_no_half_file(
@@ -138,9 +139,12 @@ def test_a_failing_disk_is_an_error_and_no_half_file(
     staged = storage.stage()
     monkeypatch.setattr(os, call, fail)
 
-    with pytest.raises(want):
+    def write_and_keep() -> None:
         staged.write(DATA)
         storage.keep(staged, key)
+
+    with pytest.raises(want):
+        write_and_keep()
 
     monkeypatch.undo()
     staged.discard()
@@ -151,7 +155,9 @@ def test_what_cannot_fit_is_refused_before_it_is_written(
     storage: LocalStorage, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     total = 10**9
-    monkeypatch.setattr(shutil, "disk_usage", lambda _path: shutil._ntuple_diskusage(total, 0, 10**8))
+    monkeypatch.setattr(
+        shutil, "disk_usage", lambda _path: shutil._ntuple_diskusage(total, 0, 10**8)
+    )
 
     with pytest.raises(OutOfStorage, match="free some space"):
         storage.stage(expected_bytes=10**8)

@@ -67,12 +67,20 @@ def test_a_good_batch_is_read_with_its_non_finite_values() -> None:
         pytest.param(column_of(steps=[1, 2**63]), "/columns/train~1loss/steps/1", id="2^63"),
         pytest.param(column_of(steps=[1]), "/columns/train~1loss", id="columns of other lengths"),
         pytest.param(column_of(times=[1, "NaN"]), "/columns/train~1loss/times/1", id="no time"),
-        pytest.param(column_of(times=[1, 10**400]), "/columns/train~1loss/times/1", id="a far time"),
+        pytest.param(
+            column_of(times=[1, 10**400]), "/columns/train~1loss/times/1", id="a far time"
+        ),
         pytest.param(column_of(values=[1, None]), "/columns/train~1loss/values/1", id="no value"),
-        pytest.param(column_of(values=[1, "nan"]), "/columns/train~1loss/values/1", id="nan in text"),
-        pytest.param(column_of(values=[10**400, 1]), "/columns/train~1loss/values/0", id="too large"),
+        pytest.param(
+            column_of(values=[1, "nan"]), "/columns/train~1loss/values/1", id="nan in text"
+        ),
+        pytest.param(
+            column_of(values=[10**400, 1]), "/columns/train~1loss/values/0", id="too large"
+        ),
         pytest.param(column_of(values={}), "/columns/train~1loss/values", id="values in an object"),
-        pytest.param(column_of(values=[1, [[]]]), "/columns/train~1loss/values/1", id="nested values"),
+        pytest.param(
+            column_of(values=[1, [[]]]), "/columns/train~1loss/values/1", id="nested values"
+        ),
     ],
 )
 def test_a_bad_batch_is_refused_with_a_pointer_to_the_fault(document: Any, pointer: str) -> None:
