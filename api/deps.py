@@ -135,6 +135,7 @@ def find_callers(dependant: Dependant) -> set[object]:
 CurrentCaller = Annotated[Caller, Depends(viewer)]
 MemberCaller = Annotated[Caller, Depends(member)]
 AdminCaller = Annotated[Caller, Depends(admin)]
+PublicCaller = Annotated[None, Depends(public)]
 CurrentNode = Annotated[NodeCaller, Depends(node)]
 CurrentAttempt = Annotated[AttemptCaller, Depends(attempt)]
 

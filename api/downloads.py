@@ -36,6 +36,7 @@ DOWNLOAD_RESPONSES: dict[int | str, dict[str, Any]] = {
         "content": {"application/octet-stream": {"schema": {"type": "string", "format": "binary"}}},
     },
     304: {"description": "The bytes are those that `If-None-Match` names."},
+    409: {"model": ProblemDocument, "description": "Conflict"},
     416: {"model": ProblemDocument, "description": "Range Not Satisfiable"},
 }
 """`responses=` of a route that answers with `send_object`."""

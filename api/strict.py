@@ -10,7 +10,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Coroutine
-from typing import Any, NoReturn
+from typing import Any, ClassVar, NoReturn
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
@@ -35,6 +35,8 @@ def parse_json(body: bytes) -> Any:
     Raises:
         MalformedJson: the syntax, a number, a text or the nesting is not acceptable.
     """
+    if not body:
+        raise MalformedJson("the body is empty: send a JSON document")
     try:
         document = json.loads(
             body.decode(), parse_constant=_refuse_constant, object_pairs_hook=_unique
@@ -74,20 +76,6 @@ async def read_body(request: Request, limit_bytes: int = BODY_BYTES_MAX) -> byte
     return bytes(body)
 
 
-async def read_json(request: Request, limit_bytes: int = BODY_BYTES_MAX) -> Any:
-    """Return the document in the body, an empty object when there is no body.
-
-    Raises:
-        UnsupportedMediaType: the body does not say that it is JSON.
-        TooLarge, MalformedJson: see `read_body` and `parse_json`.
-    """
-    body = await read_body(request, limit_bytes)
-    if not body:
-        return {}
-    check_json_type(request)
-    return parse_json(body)
-
-
 def check_json_type(request: Request) -> None:
     """Refuse a body that does not say that it is JSON: it may come from a form of another site.
 
@@ -104,19 +92,26 @@ def check_json_type(request: Request) -> None:
 
 
 class StrictRoute(APIRoute):
-    """A route whose JSON body is read by `read_json`, and whose parameters are all known ones."""
+    """A route whose JSON body is read by `parse_json`, and whose parameters are all known ones.
+
+    Attributes:
+        body_bytes_max: limit of the body; a subclass may set another one.
+    """
+
+    body_bytes_max: ClassVar[int] = BODY_BYTES_MAX
 
     def get_route_handler(self) -> Callable[[Request], Coroutine[Any, Any, Response]]:
         """Return the handler of FastAPI, behind the reader above."""
         handle = super().get_route_handler()
         check_parameters = _parameter_check(self)
-        has_body = self.body_field is not None
+        field = self.body_field
 
         async def strict(request: Request) -> Response:
             check_parameters(request)
-            if has_body:
+            if field is not None:
                 request = StrictRequest(request.scope, request.receive)
-                await request.load()
+                is_needed = field.field_info.is_required()
+                await request.load(self.body_bytes_max, is_needed=is_needed)
             return await handle(request)
 
         return strict
@@ -125,10 +120,10 @@ class StrictRoute(APIRoute):
 class StrictRequest(Request):
     """A request whose document has been read before FastAPI asks for it."""
 
-    async def load(self) -> None:
+    async def load(self, limit_bytes: int, *, is_needed: bool) -> None:
         """Read and check the body; errors leave from here, where they are translated."""
-        body = await read_body(self)
-        if body:
+        body = await read_body(self, limit_bytes)
+        if body or is_needed:
             check_json_type(self)
             self._json = parse_json(body)
         self._body = body

@@ -67,13 +67,14 @@ async def read_as(
 def write(database: Database, work: Callable[[Session], T]) -> T:
     """Return what `work` returns, done in one transaction; again when another one was faster.
 
+    `work` may run more than once, so it changes nothing but rows.
+
     Raises:
         StaleVersion: others were faster each time.
     """
     for _ in range(_TRIES):
         try:
-            with database.write() as session:
-                return work(session)
+            return database.write_together(work)
         except (StaleDataError, IntegrityError):
             continue  # the row has a new version, or was there first: look again
     raise StaleVersion("the job changes too often just now: repeat the request")

@@ -32,8 +32,15 @@ from api.uploads import read_content_length, receive
 from models import Checkpoint, CheckpointFile, CheckpointState
 from scheduler.core.errors import Invalid, NotFound
 
+
+class ManifestRoute(StrictRoute):
+    """A route whose body may be a manifest of 10,000 files."""
+
+    body_bytes_max = 8 * 1024 * 1024
+
+
 router = APIRouter(
-    prefix="/v1/attempts/{attempt_id}/checkpoints", tags=["worker"], route_class=StrictRoute
+    prefix="/v1/attempts/{attempt_id}/checkpoints", tags=["worker"], route_class=ManifestRoute
 )
 
 
@@ -43,7 +50,7 @@ class WrongBytes(Invalid):
     code = "wrong_bytes"
 
 
-@router.post("", operation_id="attempts_begin_checkpoint", responses=problem_responses(409))
+@router.post("", operation_id="attempts_begin_checkpoint", responses=problem_responses(409, 507))
 async def begin(
     attempt_id: str,
     announced: CheckpointIn,

@@ -66,7 +66,6 @@ def append_log(
                 LogStream.length == length,
             )
             .values(length=end)
-            .execution_options(synchronize_session=False)
         )
         if grown.rowcount == 0:  # type: ignore[attr-defined]  # an UPDATE gives a cursor result
             raise OffsetMismatch(length)

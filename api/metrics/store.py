@@ -58,7 +58,6 @@ def store_batch(session: Session, member: Membership, batch: Batch) -> int:
                 MetricStream.high_water == high_water,
             )
             .values(high_water=end)
-            .execution_options(synchronize_session=False)
         )
         if raised.rowcount == 0:  # type: ignore[attr-defined]  # an UPDATE gives a cursor result
             raise SequenceMismatch(high_water)

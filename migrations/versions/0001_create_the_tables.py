@@ -552,7 +552,8 @@ def _guard_terminal_states() -> None:
     if op.get_bind().dialect.name == "postgresql":
         op.execute(
             "CREATE FUNCTION jobs_stay_terminal() RETURNS trigger AS $$ BEGIN "
-            "RAISE EXCEPTION 'a terminal job stays as it is'; END $$ LANGUAGE plpgsql"
+            "RAISE EXCEPTION 'a terminal job stays as it is' USING ERRCODE = 'check_violation'; "
+            "END $$ LANGUAGE plpgsql"
         )
         op.execute(
             "CREATE TRIGGER jobs_stay_terminal BEFORE UPDATE ON jobs FOR EACH ROW "

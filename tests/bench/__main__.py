@@ -9,6 +9,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -33,6 +34,8 @@ def main(arguments: list[str]) -> int:
     unknown = set(chosen.names) - _BENCHMARKS.keys()
     if unknown:
         parser.error(f"no benchmark is called {min(unknown)}: {', '.join(_BENCHMARKS)}")
+    # A benchmark that is told to end still ends the services that it started.
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(143))
     figures: list[Figure] = []
     with tempfile.TemporaryDirectory(prefix="trainmaster-bench-") as folder:
         bench = Bench(folder=Path(folder), is_quick=chosen.quick)

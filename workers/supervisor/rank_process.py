@@ -21,6 +21,7 @@ import time
 import types
 import warnings
 from collections.abc import Mapping, Sequence
+from importlib.abc import InspectLoader
 from importlib.machinery import SOURCE_SUFFIXES, SourceFileLoader
 from pathlib import Path
 from typing import Any, BinaryIO, NoReturn, cast
@@ -52,7 +53,7 @@ def launch_in_place(
     kept = _settle(order, fds)
     environment = dict(order["environment"])
     os.environ.clear()  # noqa: TID251  the rank's environment is built, not inherited
-    os.environ.update(environment)  # noqa: TID251
+    os.environ.update(environment)  # noqa: TID251  as above
     linux.show_environment(environment)
     linux.set_process_name(f"tm-rank-{order['rank']}")
     time.tzset()
@@ -148,7 +149,7 @@ def _run_program(order: Order, startup_modules: frozenset[str], paths: Sequence[
     first = str(Path(os.path.realpath(target)).parent) if is_script else str(folder)
     sys.path[:] = [first, *paths]
     sys.argv[:] = [order["target"] if is_script else "-m", *order["args"]]
-    sys.orig_argv[:] = list(order["argv"])  # type: ignore[attr-defined, unused-ignore]
+    vars(sys)["orig_argv"] = list(order["argv"])
     _forget_shadowed(Path(first), startup_modules)
     try:
         code = _load_script(main, target) if is_script else _load_module(main, target)
@@ -176,9 +177,9 @@ def _load_module(main: types.ModuleType, name: str) -> types.CodeType:
     spec = importlib.util.find_spec(name)
     if spec is not None and spec.submodule_search_locations is not None:
         spec = importlib.util.find_spec(f"{name}.__main__")
-    if spec is None or spec.loader is None:
+    if spec is None or not isinstance(spec.loader, InspectLoader):
         raise SystemExit(f"No module named {name}")
-    code: types.CodeType | None = spec.loader.get_code(spec.name)  # type: ignore[attr-defined]
+    code = spec.loader.get_code(spec.name)
     if code is None:
         raise SystemExit(f"No code object available for {name}")
     main.__spec__, main.__loader__ = spec, spec.loader
@@ -227,7 +228,7 @@ def _print_exception(error: BaseException) -> None:
 def _leave(code: int) -> NoReturn:
     """End as the interpreter ends: join threads, run atexit, flush; then without destructors."""
     try:
-        threading._shutdown()  # type: ignore[attr-defined]
+        vars(threading)["_shutdown"]()
         atexit._run_exitfuncs()
     except BaseException as error:  # noqa: BLE001  printed, as the interpreter does
         _print_exception(error)

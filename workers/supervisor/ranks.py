@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -88,7 +88,7 @@ class Ranks:
         )
 
     @contextlib.contextmanager
-    def _tolerate_loss(self):  # type: ignore[no-untyped-def]
+    def _tolerate_loss(self) -> Iterator[None]:
         try:
             yield
         except OSError:

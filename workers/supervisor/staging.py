@@ -17,7 +17,7 @@ from workers.supervisor.failures import CannotStart
 from workers.supervisor.files import write_json
 from workers.supervisor.http import Refused
 from workers.supervisor.layout import RunFolder
-from workers.supervisor.link import Link, patiently
+from workers.supervisor.link import GivenUp, Link, patiently
 
 # Inputs up to this size are copied, so that a job that writes to one harms only itself.
 _COPY_LIMIT_BYTES = 64 * 1024 * 1024
@@ -120,7 +120,13 @@ class Stager:
 
     def _download_once(self, file: RemoteFile, target: Path) -> None:
         with target.open("wb") as output:
-            self._link.download(file.url, output.write)
+
+            def write(piece: bytes) -> None:
+                output.write(piece)
+                if self._wait(0.0):
+                    raise GivenUp(f"{file.name} was being fetched")
+
+            self._link.download(file.url, write)
 
 
 def describe_run(assignment: Assignment, run: RunFolder, inputs: dict[str, str]) -> dict[str, Any]:

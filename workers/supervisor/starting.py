@@ -123,7 +123,10 @@ class Starter:
         return not names & _NEVER_TWICE
 
     def _wants_store(self, ranks: Ranks) -> bool:
-        return ranks.has_store and self.assignment.world_size > 1 and self.assignment.num_nodes == 1
+        """Whether rank 0 serves the gang's store; other frameworks may want the port themselves."""
+        is_torch = self.assignment.spec.get("framework") in (None, "torch")
+        is_gang = self.assignment.world_size > 1 and self.assignment.num_nodes == 1
+        return ranks.has_store and is_torch and is_gang
 
     def _listen(self) -> socket.socket:
         return socket.create_server((_LOOPBACK, 0), backlog=1024)

@@ -110,6 +110,7 @@ class Supervisor:
             on_news=self._bell.ring,
         )
         self._lease.start()
+        self._bell.renew = self._lease.renew_now
         return assignment
 
     def _execute(self, assignment: Assignment, goods: delivery.Delivery) -> dict[str, Any]:
@@ -218,8 +219,6 @@ class Supervisor:
         end_s = linux.boottime_s() + seconds
         while True:
             if self._lease is not None:
-                if self._bell.take_renewal():
-                    self._lease.renew_now()
                 self._fence_at_s = self._lease.fence_at_s
             now_s = linux.boottime_s()
             if (

@@ -62,8 +62,6 @@ class Watch:
             key.data()
 
     def _renew_fence(self) -> None:
-        if self._bell.take_renewal():
-            self._lease.renew_now()
         if self._lease.fence_at_s != self._fence_at_s:
             self._fence_at_s = self._lease.fence_at_s
             self._ranks.move_fence(self._fence_at_s)

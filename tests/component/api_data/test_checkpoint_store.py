@@ -454,6 +454,22 @@ def test_what_an_ended_attempt_left_uploading_is_removed(desk: Desk, tmp_path: P
     assert [path.name for path in (desk.storage.root / "checkpoints").iterdir()] == [kept["id"]]
 
 
+def test_a_manifest_may_have_ten_thousand_files(desk: Desk) -> None:
+    supervisor = desk.launch(ONE)
+    empty = hashlib.sha256(b"").hexdigest()
+    files = [
+        {"path": f"{'shard/' * 10}{index:05d}.bin", "size_bytes": 0, "sha256": empty}
+        for index in range(10_000)
+    ]
+    body = {"name": "ready-1", "step": 1, "metrics": {}, "files": files}
+
+    begun = ok(supervisor.call("POST", "checkpoints", json=body))
+    supervisor.call("PUT", begun["uploads"][0]["url"], content=b"")
+
+    assert len(begun["uploads"]) == 10_000
+    assert len(ok(supervisor.commit(begun["checkpoint_id"]))["files"]) == 10_000
+
+
 def test_supervisors_may_not_have_too_many_uploads_open(desk: Desk) -> None:
     supervisor: Supervisor = desk.launch(ONE)
     for step in range(64):

@@ -48,14 +48,15 @@ def executioner() -> Iterator[subprocess.Popen[bytes]]:
 class DyingDesk:
     """Sends requests to services that are killed while they answer."""
 
-    def __init__(self, process: subprocess.Popen[bytes], folder: Path) -> None:
-        self._process, self._folder = process, folder
+    def __init__(self, process: subprocess.Popen[bytes], database_url: str, folder: Path) -> None:
+        self._process, self._database_url, self._folder = process, database_url, folder
 
     def send(
         self, kill_at: str, method: str, path: str, secret: str, body: bytes = b"", **headers: str
     ) -> None:
         """Send a request whose service dies at `kill_at`; fails if it survives."""
         said = {
+            "database": self._database_url,
             "folder": str(self._folder),
             "kill_at": kill_at,
             "method": method,
@@ -75,9 +76,11 @@ class DyingDesk:
 
 
 @pytest.fixture
-def dying(desk: Desk, executioner: subprocess.Popen[bytes], tmp_path: Path) -> DyingDesk:
+def dying(
+    desk: Desk, executioner: subprocess.Popen[bytes], database_url: str, tmp_path: Path
+) -> DyingDesk:
     """Services on the data of the test's desk, that die."""
-    return DyingDesk(executioner, tmp_path)
+    return DyingDesk(executioner, database_url, tmp_path)
 
 
 def sweep(desk: Desk, **later: float) -> Any:

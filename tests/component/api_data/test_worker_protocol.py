@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from sqlalchemy import event
 
+from api.attempts.writing import write
 from api.auth.tokens import issue_attempt_token
 from models import Database, Job
 from models.queries.attempts import ask_checkpoint, ask_stop, end_attempt
@@ -160,7 +162,9 @@ def test_every_credential_opens_its_own_doors_only(desk: Desk) -> None:
     for headers in (bearer(other.token), node.headers, desk.admin):
         for method, route in routes:
             url = f"/v1/attempts/{mine.attempt_id}/{route}"
-            assert desk.http.request(method, url, headers=headers).status_code == 403, route
+            options: dict[str, Any] = {"json": {}} if method == "POST" else {}
+            answer = desk.http.request(method, url, headers=headers, **options)
+            assert answer.status_code == 403, route
 
 
 def test_a_token_does_not_open_what_users_see(desk: Desk) -> None:
@@ -491,6 +495,55 @@ def test_a_malformed_report_is_refused_and_changes_nothing(desk: Desk) -> None:
     assert desk.world.history(supervisor.job_id) == before
 
 
+def print_lines(supervisor: Supervisor, rank: int) -> None:
+    length = 0
+    for line in range(25):
+        length = ok(supervisor.append(b"%d %d\n" % (rank, line), length, rank=rank))["length"]
+
+
+def measure(supervisor: Supervisor, rank: int) -> None:
+    for line in range(25):
+        ok(supervisor.measure(line, {"loss": [(line, 1.0)]}, rank=rank))
+
+
+def renew(supervisor: Supervisor, _rank: int) -> None:
+    for step in range(25):
+        supervisor.lease(progress={"step": step, "total_steps": None, "steps_per_second": None})
+
+
+def save(supervisor: Supervisor, rank: int) -> None:
+    for step in range(10):
+        write(
+            supervisor.desk.database,
+            lambda session: ask_checkpoint(session, session.get_one(Job, supervisor.job_id)),
+        )
+        supervisor.save(2 * step + rank)
+
+
+def test_everything_at_once_is_kept_exactly_once(desk: Desk) -> None:
+    supervisor = desk.launch(TWO)
+    supervisor.lease()
+
+    with ThreadPoolExecutor(8) as threads:
+        works = [
+            threads.submit(work, supervisor, rank)
+            for work in (print_lines, measure, renew, save)
+            for rank in (0, 1)
+        ]
+        for work in works:
+            work.result(60)
+
+    job = f"/v1/jobs/{supervisor.job_id}"
+    for rank in (0, 1):
+        lines = desk.get(f"{job}/logs", rank=rank)["data"]
+        assert [line["text"] for line in lines] == [f"{rank} {line}" for line in range(25)]
+        assert desk.get(f"{job}/metrics", key="loss", rank=rank)["steps"] == list(range(25))
+    history = desk.world.history(supervisor.job_id)
+    assert history.count("checkpoint.committed") == 20
+    assert history.count("job.running") == 1
+    assert desk.world.job(supervisor.job_id).checkpoint_serial > 0
+
+
 def test_what_a_node_has_run_before_does_not_slow_its_heartbeat_down(desk: Desk) -> None:
     node = desk.join()
     statements: list[tuple[str, Any]] = []
@@ -502,6 +555,8 @@ def test_what_a_node_has_run_before_does_not_slow_its_heartbeat_down(desk: Desk)
 
     node.beat()
 
+    if not desk.database.is_sqlite:
+        return  # its planner goes by statistics, which an empty database has none of
     (look,) = [each for each in statements if "FROM attempt_nodes" in each[0]]
     with desk.database.engine.connect() as connection:
         plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {look[0]}", look[1]).all()

@@ -1,4 +1,4 @@
-"""The scheduler's world on a migrated SQLite database, about 40 ms each."""
+"""The scheduler's world on a migrated database, SQLite and PostgreSQL: about 40 ms each."""
 
 from __future__ import annotations
 
@@ -7,18 +7,16 @@ from pathlib import Path
 
 import pytest
 
-from models import Database, DatabaseConfig, Pool, Project
-from models.schema import upgrade_schema
+from models import Pool, Project
+from tests.postgres import BOTH, migrated_database
 from tests.worlds import START, World
 
 
-@pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
+@pytest.fixture(params=BOTH)
+def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
     """An empty world with one project and one pool."""
-    database = Database(DatabaseConfig(url=f"sqlite:///{tmp_path / 'test.db'}"))
-    upgrade_schema(database)
-    with database.write() as session:
-        session.add(Project(name="default", created_at=START))
-        session.add(Pool(name="default", created_at=START))
-    yield World(database)
-    database.close()
+    with migrated_database(request.param, request.config, tmp_path) as database:
+        with database.write() as session:
+            session.add(Project(name="default", created_at=START))
+            session.add(Pool(name="default", created_at=START))
+        yield World(database)

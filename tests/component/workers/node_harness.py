@@ -162,9 +162,10 @@ class Node:
             self.process.wait(10)
 
     def list_fork_servers(self) -> list[int]:
-        """Return the pids of the zygote and the preloaders."""
-        processes = self.list_processes().items()
-        return [pid for pid, said in processes if " zygote " in said or "preloader.py" in said]
+        """Return the pids of the zygote and the preloaders, not of what they have forked."""
+        return [
+            pid for pid in self.list_processes() if name_of(pid) in ("tm-zygote", "tm-preloader")
+        ]
 
     def kill_fork_servers(self) -> None:
         """End what would leave by itself in a while."""
@@ -221,6 +222,14 @@ def wait_until(predicate: Callable[[], Any], limit_s: float = 20.0) -> None:
     while not predicate():
         assert time.monotonic() < deadline, f"not within {limit_s} s"
         time.sleep(0.01)
+
+
+def name_of(pid: int) -> str:
+    """Return the short name of a process, empty if it is gone."""
+    try:
+        return Path(f"/proc/{pid}/comm").read_text().strip()
+    except OSError:
+        return ""
 
 
 def is_running(pid: int) -> bool:

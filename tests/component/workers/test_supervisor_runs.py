@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.component.workers.node_harness import Node, assignment, bundle, wait_until
+from tests.component.workers.node_harness import Node, assignment, bundle, name_of, wait_until
 from tests.component.workers.worker_service_fake import FakeService
 
 SCRIPT = """
@@ -365,10 +365,8 @@ def test_each_project_has_a_preloader_of_its_own(any_node: Node, service: FakeSe
         service.add_attempt(f"att_{number}", document)
         assert service.wait_for_exit(f"att_{number}")["outcome"] == "succeeded"
 
-    preloaders = [said for said in any_node.list_processes().values() if "preloader.py" in said]
-
-    assert len(preloaders) == 2
-    assert len([said for said in preloaders if "/other-" in said]) == 1
+    names = [name_of(pid) for pid in any_node.list_fork_servers()]
+    assert sorted(names) == ["tm-preloader", "tm-preloader", "tm-zygote"]
 
 
 @pytest.mark.torch

@@ -398,7 +398,7 @@ class _Handler(BaseHTTPRequestHandler):
         self._serve()
 
     do_POST = do_GET  # noqa: N815  the base class names them
-    do_PUT = do_GET  # noqa: N815
+    do_PUT = do_GET  # noqa: N815  as above
 
     def _serve(self) -> None:
         fake = self.fake

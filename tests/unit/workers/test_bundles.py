@@ -10,6 +10,7 @@ import tarfile
 import zipfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -18,10 +19,12 @@ from workers.supervisor.bundle import BadBundle, Limits, check_name, unpack
 SMALL = Limits(bytes_total=10_000, entries=10, depth=3, ratio_free_bytes=20_000)
 
 
-def make_tar(*members: tuple[str, bytes | None, dict[str, object]], mode: str = "w") -> bytes:
+def make_tar(
+    *members: tuple[str, bytes | None, dict[str, object]], mode: Literal["w", "w:gz"] = "w"
+) -> bytes:
     """Return a tar of (name, content or None, attributes of TarInfo)."""
     buffer = io.BytesIO()
-    with tarfile.open(fileobj=buffer, mode=mode, format=tarfile.GNU_FORMAT) as archive:  # type: ignore[call-overload]
+    with tarfile.open(fileobj=buffer, mode=mode, format=tarfile.GNU_FORMAT) as archive:
         for name, content, attributes in members:
             info = tarfile.TarInfo(name)
             info.size = len(content or b"")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from typing import Any
 
 import pytest
 
@@ -20,14 +21,14 @@ def build(place: RankPlace, gang: Gang, **extra: str) -> dict[str, str]:
     )
 
 
-def gang(**changes: object) -> Gang:
-    values = {
+def gang(**changes: Any) -> Gang:
+    values: dict[str, Any] = {
         "world_size": 4, "node_rank": 0, "num_nodes": 1, "local_world_size": 4,
         "address": "127.0.0.1", "port": 1234, "is_store_served": False,
         "worker_addresses": ("127.0.0.1:1", "127.0.0.1:2"),
         **changes,
     }  # fmt: skip
-    return Gang(**values)  # type: ignore[arg-type]
+    return Gang(**values)
 
 
 def test_a_rank_is_told_its_place() -> None:

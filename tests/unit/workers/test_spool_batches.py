@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import pytest
 
 from workers.supervisor.http import Refused
+from workers.supervisor.link import Link
 from workers.supervisor.spool import SpoolTail
 
 
@@ -43,7 +44,7 @@ def line(step: int, **values: Any) -> str:
 
 def send_all(path: Path, store: Store) -> SpoolTail:
     tail = SpoolTail(path, 0)
-    while tail.send(store):  # type: ignore[arg-type]
+    while tail.send(cast("Link", store)):
         pass
     return tail
 
@@ -94,7 +95,7 @@ def test_half_a_line_waits_for_its_other_half(tmp_path: Path) -> None:
     tail = send_all(path, store)
     assert store.high_water == 1
     path.write_text(whole + whole)
-    tail.send(store)  # type: ignore[arg-type]
+    tail.send(cast("Link", store))
 
     assert store.high_water == 2
 

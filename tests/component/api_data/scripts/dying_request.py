@@ -1,6 +1,6 @@
 """Answers requests, each in a process of its own that is killed with SIGKILL where it is told.
 
-Reads one JSON object a line: `folder` (test.db and storage/), `kill_at`
+Reads one JSON object a line: `database` (URL), `folder` (of storage/), `kill_at`
 (`module:name:before|after`), and the request: `method`, `path`, `headers`, `body` (base64).
 Answers each with a line: the signal that ended the process, or what it said instead of dying.
 """
@@ -50,7 +50,7 @@ def answer(said: dict[str, Any]) -> str:
         signing_key=b"k" * 32,
         allowed_hosts=("testserver",),
     )
-    app = create_app(config, Database(DatabaseConfig(url=f"sqlite:///{folder / 'test.db'}")))
+    app = create_app(config, Database(DatabaseConfig(url=said["database"])))
     arm(said["kill_at"])
     given = TestClient(app).request(
         said["method"],
