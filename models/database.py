@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, create_engine, event
+from sqlalchemy import Connection, ExceptionContext, create_engine, event
 from sqlalchemy.orm import Session, sessionmaker
+from sqlalchemy.orm.exc import StaleDataError
 
 from models.doorbell import Doorbell
 from models.together import Together
@@ -17,6 +18,9 @@ from models.together import Together
 T = TypeVar("T")
 
 _TOPICS = "topics"
+# What PostgreSQL says to the one of several transactions that it gave up: serialization_failure,
+# deadlock_detected.
+_GIVEN_UP = frozenset({"40001", "40P01"})
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -48,6 +52,7 @@ class Database:
         if self.is_sqlite:
             event.listen(self.engine, "connect", _prepare_sqlite)
             event.listen(self.engine, "begin", _begin_sqlite)
+        event.listen(self.engine, "handle_error", _say_overtaken)
         self._read = sessionmaker(self.engine, expire_on_commit=False)
         writing = self.engine.execution_options(write=True)
         self._write = sessionmaker(writing, expire_on_commit=False)
@@ -64,6 +69,13 @@ class Database:
         """Yield a session that is one transaction: all of it is kept, or on an error nothing.
 
         What was announced rings after the commit. Nothing may wait on a network inside.
+
+        PostgreSQL has many writers, and each sees what others have committed a moment ago. What is
+        read here and then decided upon must be compared when it is written (a job's `version`), or
+        be locked when it is read.
+
+        Raises:
+            StaleDataError: another transaction was faster; look again.
         """
         with self._writers, self._write.begin() as session:
             yield session
@@ -88,6 +100,12 @@ class Database:
 def announce(session: Session, *topics: str) -> None:
     """Ring `topics` once this transaction is committed."""
     session.info.setdefault(_TOPICS, set()).update(topics)
+
+
+def _say_overtaken(context: ExceptionContext) -> None:
+    """Of writers that wait for each other one is given up: it has to look again, as after any race."""
+    if getattr(context.original_exception, "sqlstate", None) in _GIVEN_UP:
+        raise StaleDataError("given up for another transaction") from context.original_exception
 
 
 def _prepare_sqlite(dbapi: Any, _record: object) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 from sqlalchemy import Enum, ForeignKey, Index, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import ID_LENGTH, Base, Id, Name, new_id
+from models.base import ID_LENGTH, Base, Id, Name, Serial, new_id
 from scheduler.core.states import TERMINAL_STATES, JobState
 
 
@@ -94,7 +94,7 @@ class Event(Base):
 
     __tablename__ = "events"
 
-    id: Mapped[int] = mapped_column(primary_key=True)
+    id: Mapped[int] = mapped_column(Serial, primary_key=True)
     job_id: Mapped[str] = mapped_column(ForeignKey("jobs.id", ondelete="CASCADE"))
     seq: Mapped[int]
     type: Mapped[str] = mapped_column(String(64))

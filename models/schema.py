@@ -8,15 +8,19 @@ from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from sqlalchemy import func, select
 
 from models.database import Database
 
+_LOCK = 0x7472616D  # any number, but the same in every release
 _MIGRATIONS = Path(__file__).resolve().parent.parent / "migrations"
 
 
 def upgrade_schema(database: Database, revision: str = "head") -> None:
-    """Run the migrations up to `revision` in one transaction."""
+    """Run the migrations up to `revision` in one transaction; at any time one process does."""
     with database.write() as session:
+        if not database.is_sqlite:  # there the transaction itself is the lock
+            session.execute(select(func.pg_advisory_xact_lock(_LOCK)))
         command.upgrade(_config(database, session.connection()), revision)
 
 

@@ -12,9 +12,11 @@ from api.attempts.fence import Membership, Ticket, find_membership
 from api.attempts.wanted import list_nodes
 from models import Attempt, AttemptNode, Job, announce
 from models.queries.attempts import end_attempt
-from models.queries.jobs import job_topic, node_topic
+from models.queries.jobs import advance_job, job_topic, node_topic
 from scheduler.core.errors import StaleAttempt
+from scheduler.core.reasons import Reason
 from scheduler.core.retry import AttemptEnd, Outcome
+from scheduler.core.states import AttemptState, JobEvent, JobState
 
 _RANKING: tuple[Outcome, ...] = ("failed", "lost", "stopped", "succeeded")
 _ANSWER = "job_state"
@@ -53,12 +55,27 @@ def end_node(
     _note_last_step(attempt, record["ranks"])
     nodes = list_nodes(session, attempt.id)
     if all(each.exited_at is not None for each in nodes):
+        _note_start(session, member, nodes, now=now)
         end_attempt(session, attempt, _combine(nodes, job), now=now)
         return
     if record["outcome"] in {"failed", "lost"}:
         # The others are told to stop; the attempt is over when they have.
         topics = [node_topic(each.node_id) for each in nodes if each.exited_at is None]
         announce(session, job_topic(job.id), *topics)
+
+
+def _note_start(
+    session: Session, member: Membership, nodes: Sequence[AttemptNode], *, now: datetime
+) -> None:
+    """Ranks that ended before the first renewal have run all the same."""
+    job, attempt = member.job, member.attempt
+    ranks = [rank for node in nodes for rank in (node.exit or {}).get("ranks", ())]
+    has_run = any(rank.get("code") is not None or rank.get("signal") is not None for rank in ranks)
+    if job.state is not JobState.STARTING or not has_run:
+        return
+    attempt.state, attempt.started_at = AttemptState.RUNNING, now
+    data = {"attempt_id": attempt.id, "attempt": attempt.number}
+    advance_job(session, job, JobEvent.JOINED, reason=Reason.TRAINING, now=now, data=data)
 
 
 def _note_last_step(attempt: Attempt, ranks: Sequence[dict[str, Any]]) -> None:

@@ -13,6 +13,7 @@ from api.auth.credentials import Credentials
 from api.auth.gate import SESSION_COOKIE
 from api.auth.tokens import KEY_PREFIX, hash_secret, new_session_secret
 from api.deps import CurrentCaller, DatabaseDep, Now, ReadSession, public
+from api.errors import problem_responses
 from api.sessions import schemas
 from api.strict import StrictRoute
 from models import BrowserSession
@@ -28,6 +29,7 @@ LIFE = timedelta(hours=12)
     operation_id="sessions_create",
     status_code=HTTPStatus.CREATED,
     dependencies=[Depends(public)],
+    responses=problem_responses(401, 403),
 )
 def create(
     wanted: schemas.SessionRequest,

@@ -97,6 +97,7 @@ def render(app: FastAPI) -> str:
     components["headers"] = {
         name: {**header, "schema": {"type": "string"}} for name, header in _HEADERS.items()
     }
+    _require_what_is_always_there(document)
     statuses: set[int] = set()
     for route, operation in _iter_operations(app, document):
         statuses |= _complete(route, operation)
@@ -128,11 +129,15 @@ def _complete(route: APIRoute, operation: Document) -> set[int]:
     responses: Document = operation["responses"]
     if "HTTPValidationError" in json.dumps(responses.get("422", {})):
         del responses["422"]
+    operation["summary"] = operation["description"].split("\n", 1)[0].rstrip(".")
+    for parameter in operation.get("parameters", []):
+        _drop_null(parameter["schema"])
     problems = {int(status) for status in responses if status.isdigit() and int(status) >= 400}
     problems |= set(_ALWAYS)
-    problems |= set() if caller is deps.public and "{" not in route.path else {404}
-    problems |= set() if caller is deps.public else {401, 403}
+    problems |= {404} if "{" in route.path else set()
+    problems |= {401, 403} if caller is not deps.public else set()
     problems |= set(_WITH_BODY) if "requestBody" in operation else set()
+    problems |= {507} if route.methods != {"GET"} else set()
     for text, response in responses.items():
         if text.isdigit() and int(text) < 400:
             headers = response.setdefault("headers", {})
@@ -141,6 +146,48 @@ def _complete(route: APIRoute, operation: Document) -> set[int]:
         responses[str(status)] = {"$ref": f"#/components/responses/{_problem_name(status)}"}
     operation["responses"] = dict(sorted(responses.items()))
     return problems
+
+
+def _drop_null(schema: Document) -> None:
+    """Say of a parameter that may be left out what it is when it is there: never null."""
+    kinds = schema.get("anyOf", [])
+    if {"type": "null"} in kinds:
+        kinds.remove({"type": "null"})
+    if len(kinds) == 1:
+        del schema["anyOf"]
+        schema.update(kinds[0])
+
+
+def _require_what_is_always_there(document: Document) -> None:
+    """Mark all fields of what only goes out as required: nothing is ever left out of an answer."""
+    schemas: Document = document["components"]["schemas"]
+    bodies = [
+        operation["requestBody"]
+        for operations in document["paths"].values()
+        for operation in operations.values()
+        if "requestBody" in operation
+    ]
+    incoming = _reach([*bodies, {"$ref": "JobSpecDocument"}], schemas)
+    for name, schema in schemas.items():
+        # Items of problems say what they point at, in the body or beside it.
+        if name not in incoming and name not in {"ProblemDocument", "ErrorItem"}:
+            schema["required"] = list(schema.get("properties", {}))
+
+
+def _reach(value: Any, schemas: Document) -> set[str]:
+    found: set[str] = set()
+    pending = [value]
+    while pending:
+        part = pending.pop()
+        if isinstance(part, dict):
+            name = str(part.get("$ref", "")).rpartition("/")[2]
+            if name in schemas and name not in found:
+                found.add(name)
+                pending.append(schemas[name])
+            pending.extend(part.values())
+        elif isinstance(part, list):
+            pending.extend(part)
+    return found
 
 
 def _problem_name(status: int) -> str:

@@ -8,6 +8,9 @@ from alembic import op
 revision = "0001"
 down_revision = None
 
+# SQLite counts in 64 bits, but only under this name.
+_SERIAL = sa.BigInteger().with_variant(sa.Integer(), "sqlite")
+
 
 def upgrade() -> None:
     """Go to this revision."""
@@ -249,7 +252,7 @@ def upgrade() -> None:
 
     op.create_table(
         "events",
-        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("id", _SERIAL, nullable=False),
         sa.Column("job_id", sa.String(length=40), nullable=False),
         sa.Column("seq", sa.Integer(), nullable=False),
         sa.Column("type", sa.String(length=64), nullable=False),
@@ -268,7 +271,7 @@ def upgrade() -> None:
 
     op.create_table(
         "log_chunks",
-        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("id", _SERIAL, nullable=False),
         sa.Column("job_id", sa.String(length=40), nullable=False),
         sa.Column("attempt_id", sa.String(length=40), nullable=False),
         sa.Column("rank", sa.Integer(), nullable=False),
@@ -291,7 +294,7 @@ def upgrade() -> None:
 
     op.create_table(
         "metric_chunks",
-        sa.Column("id", sa.Integer(), nullable=False),
+        sa.Column("id", _SERIAL, nullable=False),
         sa.Column("job_id", sa.String(length=40), nullable=False),
         sa.Column("attempt_id", sa.String(length=40), nullable=False),
         sa.Column("key", sa.String(length=128), nullable=False),

@@ -46,6 +46,9 @@ def _close_silent_attempts(session: Session, *, now: datetime) -> None:
             AttemptNode.lease_expires_at < now,
         )
         .order_by(Attempt.id)
+        # On PostgreSQL: who holds one of these rows is a supervisor that reports just now, so it is
+        # not silent; and what is locked here does not end meanwhile.
+        .with_for_update(of=(Attempt, AttemptNode), key_share=True, skip_locked=True)
     )
     for attempt, part, node_name in session.execute(statement).all():
         if attempt.ended_at is not None:

@@ -36,7 +36,8 @@ def _codes_by_status() -> dict[str, set[int]]:
 
 
 def test_every_code_is_documented_with_its_status() -> None:
-    rows = re.findall(r"^\| ([\d, ]+) \| (.*) \|$", (ROOT / "docs/http-api.md").read_text(), re.MULTILINE)
+    text = (ROOT / "docs/http-api.md").read_text()
+    rows = re.findall(r"^\| ([\d, ]+) \| (.*) \|$", text, re.MULTILINE)
     documented = {
         code: {int(status) for status in statuses.split(", ")}
         for statuses, codes in rows

@@ -56,12 +56,27 @@ def test_a_job_goes_through_all_its_states_as_its_supervisor_reports(desk: Desk)
     assert attempt.started_at is not None
 
 
-def test_a_job_that_needed_no_lease_ends_as_well(desk: Desk) -> None:
+def test_a_job_that_needed_no_lease_has_run_all_the_same(desk: Desk) -> None:
     supervisor = desk.launch()
 
     ok(supervisor.exit())
 
-    assert desk.world.job(supervisor.job_id).state is JobState.SUCCEEDED
+    job = desk.world.job(supervisor.job_id)
+    assert job.state is JobState.SUCCEEDED
+    assert job.started_at is not None
+    assert "job.running" in desk.world.history(job.id)
+
+
+def test_a_job_whose_ranks_never_started_has_not_run(desk: Desk) -> None:
+    supervisor = desk.launch()
+    rank = {"rank": 0, "code": None, "signal": None, "class": "user", "last_step": None}
+
+    supervisor.lease("finalizing", ranks=[])
+    ok(supervisor.exit("failed", "SetupFailed", ranks=[rank]))
+
+    job = desk.world.job(supervisor.job_id)
+    assert (job.state, job.reason, job.started_at) == (JobState.FAILED, "SetupFailed", None)
+    assert "job.running" not in desk.world.history(job.id)
 
 
 def test_an_assignment_names_everything_the_node_needs(desk: Desk) -> None:
