@@ -189,7 +189,24 @@ def render_event(event: StreamEvent) -> bytes:
 SSE_RESPONSES: dict[int | str, dict[str, Any]] = {
     200: {
         "description": "Events as they come; `event: end` is the last one.",
-        "content": {"text/event-stream": {"schema": {"type": "string"}}},
+        "content": {
+            "text/event-stream": {
+                "schema": {
+                    "title": "ServerSentEvent",
+                    "type": "object",
+                    "description": "One event.",
+                    "required": ["event", "data"],
+                    "properties": {
+                        "id": {
+                            "type": "string",
+                            "description": "`Last-Event-ID` goes on behind it.",
+                        },
+                        "event": {"type": "string"},
+                        "data": {"type": "string", "description": "A JSON document."},
+                    },
+                }
+            }
+        },
     }
 }
 """`responses=` of a route that answers with `stream_response`."""

@@ -53,7 +53,9 @@ class DocumentCheck:
             schema = content[kind]["schema"]
             validator = self._validator(schema["$ref"])
             document = _loads(body)
-            errors = [f"{list(e.instance_path)}: {e.message}" for e in validator.iter_errors(document)]
+            errors = [
+                f"{list(e.instance_path)}: {e.message}" for e in validator.iter_errors(document)
+            ]
             assert not errors, f"{place}: {errors[:3]}"
 
     def _find(self, method: str, path: str) -> Mapping[str, Any] | None:

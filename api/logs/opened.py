@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from sqlalchemy.orm import Session
 
 from api.attempts.naming import map_attempt_numbers
-from api.logs.reader import Entry, LogFilter, LogReader, Position, find_tail
+from api.logs.chunks import LogFilter
+from api.logs.reader import Entry, LogReader, Position, find_tail
 from api.logs.schemas import LogLine, LogPage
 from models import Database, Job
 
@@ -59,8 +60,8 @@ class OpenedLog:
         with self._database.read() as session:
             return self.reader.read(session, limit=limit, limit_bytes=LOOK_BYTES_MAX)
 
-    def read_stream(self) -> tuple[list[Entry], bool]:
-        """Return the next lines, and whether none will ever follow."""
+    def read_stream(self) -> tuple[list[Entry], str | None]:
+        """Return the next lines, and the state of the job once none will ever follow."""
         with self._database.read() as session:
             # The job first: a job that is over gets no more lines, so what follows is all.
             job = session.get(Job, self._wanted.job_id)
@@ -68,7 +69,9 @@ class OpenedLog:
                 session, limit=STREAM_LINES, limit_bytes=LOOK_BYTES_MAX
             )
             self._learn(session, entries)
-        return entries, not has_more and (job is None or job.is_terminal)
+        if has_more or (job is not None and not job.is_terminal):
+            return entries, None
+        return entries, "deleted" if job is None else job.state.value
 
     def render_page(
         self, entries: Sequence[Entry], position: Position, *, has_more: bool

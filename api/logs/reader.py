@@ -9,15 +9,24 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import ColumnElement, select
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from api.errors import BadCursor
-from api.logs.ingest import APPEND_BYTES_MAX, unpack_chunk
+from api.logs.chunks import (
+    Chunk,
+    Log,
+    LogFilter,
+    find_chunk,
+    list_chunks,
+    load_chunk,
+    load_chunks,
+    read_raw,
+)
 from api.logs.lines import Line, LineSplitter, find_start
 from models import Attempt, LogChunk, LogStream
 
@@ -55,33 +64,6 @@ def parse_position(text: str) -> Position:
     return Position(int(match[1]), int(match[2]))
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class LogFilter:
-    """Which lines are wanted; None: all.
-
-    Attributes:
-        attempt_id: of one attempt only.
-        grep: only lines that contain these bytes.
-    """
-
-    job_id: str
-    rank: int | None = None
-    stream: str | None = None
-    attempt_id: str | None = None
-    grep: bytes | None = None
-
-    def conditions(self) -> list[ColumnElement[bool]]:
-        """Return the conditions on chunks."""
-        wanted = [LogChunk.job_id == self.job_id]
-        if self.rank is not None:
-            wanted.append(LogChunk.rank == self.rank)
-        if self.stream is not None:
-            wanted.append(LogChunk.stream == self.stream)
-        if self.attempt_id is not None:
-            wanted.append(LogChunk.attempt_id == self.attempt_id)
-        return wanted
-
-
 @dataclass(frozen=True, slots=True)
 class Entry:
     """One line, where it came from, and the position after it.
@@ -99,21 +81,6 @@ class Entry:
     is_rest: bool = False
 
 
-@dataclass(frozen=True, slots=True)
-class _Chunk:
-    id: int
-    attempt_id: str
-    rank: int
-    stream: str
-    offset: int
-    length: int
-    created_at: datetime
-
-
-Log = tuple[str, int, str]
-"""Attempt, rank and stream."""
-
-
 class LogReader:
     """Goes forward through the lines of a job. Keeps at most the unfinished line of each log."""
 
@@ -122,7 +89,7 @@ class LogReader:
         self._wanted = wanted
         self._splitters: dict[Log, LineSplitter] = {}
         self._ready: deque[Entry] = deque()
-        self._last: _Chunk | None = None
+        self._last: Chunk | None = None
         self._num_flushed = 0
         self._flushed_attempt_id: str | None = None
 
@@ -160,21 +127,14 @@ class LogReader:
         chunks = self._list_chunks(session)
         if not chunks:
             return has_ended and self._flush(session)
-        data = {
-            row.id: unpack_chunk(row.data, is_compressed=row.is_compressed)
-            for row in session.execute(
-                select(LogChunk.id, LogChunk.data, LogChunk.is_compressed).where(
-                    LogChunk.id.in_([chunk.id for chunk in chunks])
-                )
-            )
-        }
+        data = load_chunks(session, [chunk.id for chunk in chunks])
         for chunk in chunks:
             if self._last is not None and chunk.attempt_id != self._last.attempt_id:
                 self._flush(session)
             self._split(session, chunk, data[chunk.id])
         return True
 
-    def _split(self, session: Session, chunk: _Chunk, data: bytes) -> None:
+    def _split(self, session: Session, chunk: Chunk, data: bytes) -> None:
         # What has been seen of the chunk on an earlier visit belongs to the line's beginning.
         seen = self.position.seen if chunk.id == self.position.chunk_id and not self._last else 0
         log = (chunk.attempt_id, chunk.rank, chunk.stream)
@@ -215,7 +175,7 @@ class LogReader:
         if self._last is not None or self.position.chunk_id == 0:
             return
         wanted = [*self._wanted.conditions(), LogChunk.id == self.position.chunk_id]
-        chunk = _find_chunk(session, wanted)
+        chunk = find_chunk(session, wanted)
         if chunk is not None and self.position.seen >= chunk.length:
             self._last, self._num_flushed = chunk, self.position.seen - chunk.length
 
@@ -225,11 +185,11 @@ class LogReader:
         attempt = select(Attempt.ended_at).where(Attempt.id == self._last.attempt_id)
         return session.scalar(attempt) is not None
 
-    def _list_chunks(self, session: Session) -> list[_Chunk]:
+    def _list_chunks(self, session: Session) -> list[Chunk]:
         first = self._last.id + 1 if self._last is not None else self.position.chunk_id
         wanted = [*self._wanted.conditions(), LogChunk.id >= first]
         chunks, num_bytes = [], 0
-        for chunk in _list_chunks(session, wanted, limit=_BATCH_CHUNKS):
+        for chunk in list_chunks(session, wanted, limit=_BATCH_CHUNKS):
             chunks.append(chunk)
             num_bytes += chunk.length
             if num_bytes >= _BATCH_BYTES:
@@ -258,39 +218,17 @@ def find_tail(session: Session, wanted: LogFilter, num_lines: int, *, limit_byte
         conditions = wanted.conditions()
         if before is not None:
             conditions.append(LogChunk.id < before)
-        chunks = _list_chunks(session, conditions, limit=16, is_descending=True)
+        chunks = list_chunks(session, conditions, limit=16, is_descending=True)
         if not chunks:
             return Position()
         for chunk in chunks:
-            data = _load(session, chunk.id)
+            data = load_chunk(session, chunk.id)
             counted += _count_lines(data, wanted.grep)
             looked_bytes += chunk.length
             before, position = chunk.id, Position(chunk.id, 0)
             if counted > num_lines or looked_bytes >= limit_bytes:
                 break
     return position
-
-
-def read_raw(session: Session, log: Log, start: int, stop: int) -> bytes:
-    """Return the bytes of one log from `start` up to and without `stop`, as far as they exist."""
-    attempt_id, rank, stream = log
-    rows = session.execute(
-        select(LogChunk.offset, LogChunk.data, LogChunk.is_compressed)
-        .where(
-            LogChunk.attempt_id == attempt_id,
-            LogChunk.rank == rank,
-            LogChunk.stream == stream,
-            LogChunk.offset > start - APPEND_BYTES_MAX,
-            LogChunk.offset < stop,
-            LogChunk.offset + LogChunk.length > start,
-        )
-        .order_by(LogChunk.offset)
-    )
-    pieces = []
-    for row in rows:
-        data = unpack_chunk(row.data, is_compressed=row.is_compressed)
-        pieces.append(data[max(0, start - row.offset) : stop - row.offset])
-    return b"".join(pieces)
 
 
 def _open(session: Session, log: Log, offset: int) -> LineSplitter:
@@ -310,40 +248,3 @@ def _count_lines(data: bytes, grep: bytes | None) -> int:
     if grep is None:
         return data.count(b"\n")
     return sum(grep in line for line in data.split(b"\n")) if grep in data else 0
-
-
-def _load(session: Session, chunk_id: int) -> bytes:
-    row = session.execute(
-        select(LogChunk.data, LogChunk.is_compressed).where(LogChunk.id == chunk_id)
-    ).one()
-    return unpack_chunk(row.data, is_compressed=row.is_compressed)
-
-
-def _find_chunk(session: Session, conditions: Sequence[ColumnElement[bool]]) -> _Chunk | None:
-    found = _list_chunks(session, conditions, limit=1)
-    return found[0] if found else None
-
-
-def _list_chunks(
-    session: Session,
-    conditions: Sequence[ColumnElement[bool]],
-    *,
-    limit: int,
-    is_descending: bool = False,
-) -> list[_Chunk]:
-    order = LogChunk.id.desc() if is_descending else LogChunk.id
-    rows = session.execute(
-        select(
-            LogChunk.id,
-            LogChunk.attempt_id,
-            LogChunk.rank,
-            LogChunk.stream,
-            LogChunk.offset,
-            LogChunk.length,
-            LogChunk.created_at,
-        )
-        .where(*conditions)
-        .order_by(order)
-        .limit(limit)
-    )
-    return [_Chunk(*row) for row in rows]

@@ -14,11 +14,12 @@ from api.attempts.naming import get_attempt_id, map_attempt_numbers
 from api.auth.callers import Caller
 from api.deps import CurrentCaller, DatabaseDep, StreamsDep
 from api.errors import BadParameter
+from api.logs.chunks import LogFilter
 from api.logs.ingest import logs_topic
 from api.logs.opened import OpenedLog, render_text
-from api.logs.reader import Entry, LogFilter, Position, parse_position
+from api.logs.reader import Entry, Position, parse_position
 from api.logs.schemas import LogPage
-from api.streams import StreamEvent, StreamPage, stream_response
+from api.streams import SSE_RESPONSES, StreamEvent, StreamPage, stream_response
 from api.strict import StrictRoute
 from api.visibility import get_visible_job
 from models import Database
@@ -123,12 +124,7 @@ async def list_logs(
     "/v1/jobs/{job_id}/logs/stream",
     operation_id="jobs_stream_logs",
     response_class=StreamingResponse,
-    responses={
-        200: {
-            "description": "Events `log` (data: a LogLine), then `end`.",
-            "content": {"text/event-stream": {"schema": {"type": "string"}}},
-        }
-    },
+    responses=SSE_RESPONSES,
 )
 async def stream_logs(
     job_id: str,
@@ -141,19 +137,25 @@ async def stream_logs(
 ) -> StreamingResponse:
     """Stream log lines: those that are there, then those that come, until the job has ended.
 
-    `Last-Event-ID` (or `after`) goes on exactly behind the line with that id.
+    Events are `log` (data: a LogLine), then `end` (data: the state of the job). `Last-Event-ID`
+    (or `after`) goes on exactly behind the line with that id.
     """
     place = request.headers.get("last-event-id") or after
     start = None if place is None else parse_position(place)
     opened = await run_in_threadpool(_open, database, caller, job_id, selected, start)
 
     async def read_page(position: Position | None) -> StreamPage:
-        entries, is_end = await run_in_threadpool(opened.read_stream)
+        entries, end_state = await run_in_threadpool(opened.read_stream)
         events = [
             StreamEvent(id=str(entry.position), event="log", data=opened.render_line(entry))
             for entry in entries
         ]
-        return StreamPage(events=events, position=opened.reader.position, is_end=is_end)
+        return StreamPage(
+            events=events,
+            position=opened.reader.position,
+            is_end=end_state is not None,
+            end_data={"state": end_state},
+        )
 
     return stream_response(streams, logs_topic(job_id), read_page, start)
 

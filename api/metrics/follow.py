@@ -20,7 +20,7 @@ from api.metrics.series import SeriesFilter
 from api.metrics.store import CHUNK_POINTS
 from models import Attempt, MetricChunk
 
-_CURSOR_CHARS_MAX = 16_384
+CURSOR_CHARS_MAX = 16_384
 _CURSOR_BYTES_MAX = 256 * 1024
 _PAGE_CHUNKS = 200
 _PAGE_POINTS = 2000
@@ -53,12 +53,17 @@ class PointFollower:
             self._last_id, self._open = _read_cursor(cursor)
 
     @property
-    def cursor(self) -> str:
-        """What brings a new follower to where this one is."""
+    def cursor(self) -> str | None:
+        """What brings a new follower to where this one is.
+
+        None when it would be too long for a header, with thousands of series that still grow: who
+        follows so many comes back to the last place that could be said.
+        """
         parts = [str(self._last_id)]
         parts += [f"{chunk_id}:{seen}" for chunk_id, seen in sorted(self._open.items())]
         packed = zlib.compress(",".join(parts).encode(), 9)
-        return base64.urlsafe_b64encode(packed).rstrip(b"=").decode()
+        cursor = base64.urlsafe_b64encode(packed).rstrip(b"=").decode()
+        return cursor if len(cursor) <= CURSOR_CHARS_MAX else None
 
     def read(self, session: Session) -> list[Piece]:
         """Return the next points, at most about 2,000; none when there are none for now."""
@@ -125,7 +130,7 @@ def _cut(columns: Sequence[bytes], start: int, stop: int) -> tuple[bytes, bytes,
 
 
 def _read_cursor(cursor: str) -> tuple[int, dict[int, int]]:
-    if len(cursor) > _CURSOR_CHARS_MAX:
+    if len(cursor) > CURSOR_CHARS_MAX:
         raise BadCursor
     try:
         packed = base64.b64decode(cursor + "=" * (-len(cursor) % 4), altchars=b"-_", validate=True)

@@ -12,12 +12,12 @@ from api.attempts.naming import get_attempt_id, map_attempt_numbers
 from api.deps import CurrentCaller, DatabaseDep, ReadSession, StreamsDep
 from api.metrics.batch import KEY_LENGTH_MAX
 from api.metrics.documents import dump_series, render_piece, render_summary
-from api.metrics.follow import PointFollower
+from api.metrics.follow import CURSOR_CHARS_MAX, PointFollower
 from api.metrics.sampling import downsample
 from api.metrics.schemas import MetricList, MetricSeries
 from api.metrics.series import SeriesFilter, find_rank, list_summaries, read_series
 from api.metrics.store import metrics_topic
-from api.streams import StreamEvent, StreamPage, stream_response
+from api.streams import SSE_RESPONSES, StreamEvent, StreamPage, stream_response
 from api.strict import StrictRoute
 from api.visibility import get_visible_job
 from models import Database, Job
@@ -80,12 +80,7 @@ def get_metrics(
     "/v1/jobs/{job_id}/metrics/stream",
     operation_id="jobs_stream_metrics",
     response_class=StreamingResponse,
-    responses={
-        200: {
-            "description": "Events `metrics` (data: a list of points), then `end`.",
-            "content": {"text/event-stream": {"schema": {"type": "string"}}},
-        }
-    },
+    responses=SSE_RESPONSES,
 )
 async def stream_metrics(
     job_id: str,
@@ -97,11 +92,16 @@ async def stream_metrics(
     rank: RankQuery = None,
     after: Annotated[
         str | None,
-        Query(min_length=1, max_length=16_384, description="`id` of the last event that is known."),
+        Query(
+            min_length=1,
+            max_length=CURSOR_CHARS_MAX,
+            description="`id` of the last event that is known.",
+        ),
     ] = None,
 ) -> StreamingResponse:
     """Stream the points of all ranks and attempts as they are stored, until the job has ended.
 
+    Events are `metrics` (data: a list of points), then `end` (data: the state of the job).
     `Last-Event-ID` (or `after`) goes on exactly behind the event with that id. Nothing is left out
     here: what an attempt does again comes again, with its number.
     """
@@ -143,5 +143,8 @@ class _Follower:
         events = [StreamEvent(id=cursor, event="metrics", data={"points": points})]
         is_over = job is None or job.is_terminal
         return StreamPage(
-            events=events if points else [], position=cursor, is_end=is_over and not points
+            events=events if points else [],
+            position=cursor,
+            is_end=is_over and not points,
+            end_data={"state": "deleted" if job is None else job.state.value},
         )

@@ -28,6 +28,7 @@ class HighWater(BaseModel):
 # Only for the document: batches are checked a column at a time (see api.metrics.batch).
 _NUMBER = {"anyOf": [{"type": "number"}, {"enum": ["NaN", "Infinity", "-Infinity"]}]}
 _COLUMN = {
+    "title": "MetricColumns",
     "type": "object",
     "additionalProperties": False,
     "required": ["steps", "times", "values"],

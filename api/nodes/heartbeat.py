@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
-from collections.abc import Hashable
+from collections.abc import Awaitable, Callable, Hashable
 from datetime import UTC, datetime, timedelta
 from typing import Annotated, Any
 
@@ -26,6 +27,7 @@ from api.nodes.schemas_worker import (
     StopOut,
 )
 from api.nodes.told import Told
+from api.streams import Streams
 from api.strict import StrictRoute
 from models import Database, Node, announce
 from models.queries.jobs import JOBS_TOPIC, node_topic
@@ -60,28 +62,48 @@ async def heartbeat(
     It comes at once when there is something to start or stop that has not been told just now,
     else after `wait` seconds.
     """
-    told = _told(request, config)
     supervisors = frozenset(
         Supervised(attempt_id=each.attempt_id, epoch=each.epoch) for each in said.supervisors
     )
-    topic = node_topic(caller.node_id)
+    since = streams.count(node_topic(caller.node_id))
     deadline_s = time.monotonic() + wait
-    since = streams.count(topic)
     await run_in_threadpool(_note, database, caller.node_id, said)
+
+    async def look() -> WantedHere:
+        return await run_in_threadpool(_look, database, caller.node_id, supervisors)
+
+    told = _told(request, config)
+    with streams.long_poll():
+        wanted = await _wait_for_news(look, told, streams, caller.node_id, since, deadline_s)
+    answer = _render(config, caller.node_id, wanted)
+    return Response(answer.model_dump_json(), media_type="application/json")
+
+
+async def _wait_for_news(
+    look: Callable[[], Awaitable[WantedHere]],
+    told: Told,
+    streams: Streams,
+    node_id: str,
+    since: int,
+    deadline_s: float,
+) -> WantedHere:
+    """Return what is wanted as soon as some of it is news, or else at the deadline (monotonic).
+
+    A nudge is told once; assignments and stops are repeated until the node has acted on them.
+    """
+    topic = node_topic(node_id)
     while True:
-        wanted = await run_in_threadpool(_look, database, caller.node_id, supervisors)
+        wanted = await look()
         now_s = time.monotonic()
         states: list[Hashable] = [*wanted.assignments, *wanted.stops]
         new = told.find_new([*states, *wanted.nudges], now_s=now_s)
         if new or now_s >= deadline_s or streams.is_closing:
-            nudges = [each for each in wanted.nudges if each in new]
+            nudges = tuple(each for each in wanted.nudges if each in new)
             told.note(states, now_s=now_s)
             told.note(nudges, now_s=now_s, for_s=math.inf)
-            break
+            return dataclasses.replace(wanted, nudges=nudges)
         await streams.wait(topic, since=since, timeout_seconds=deadline_s - now_s)
         since = streams.count(topic)
-    answer = _render(config, caller.node_id, wanted, [each.supervised for each in nudges])
-    return Response(answer.model_dump_json(), media_type="application/json")
 
 
 def _told(request: Request, config: ApiConfig) -> Told:
@@ -133,9 +155,7 @@ def _look(database: Database, node_id: str, supervisors: frozenset[Supervised]) 
         return decide_wanted_here(session, node_id, supervisors)
 
 
-def _render(
-    config: ApiConfig, node_id: str, wanted: WantedHere, nudged: list[Supervised]
-) -> HeartbeatOut:
+def _render(config: ApiConfig, node_id: str, wanted: WantedHere) -> HeartbeatOut:
     expires_at = datetime.now(UTC) + timedelta(seconds=config.timers.attempt_token_seconds)
     return HeartbeatOut(
         assignments=[
@@ -157,6 +177,6 @@ def _render(
             )
             for each in wanted.stops
         ],
-        nudges=[NudgeOut(attempt_id=each.attempt_id) for each in nudged],
+        nudges=[NudgeOut(attempt_id=each.supervised.attempt_id) for each in wanted.nudges],
         interval_seconds=config.timers.heartbeat_seconds,
     )

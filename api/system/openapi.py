@@ -98,6 +98,7 @@ def render(app: FastAPI) -> str:
         name: {**header, "schema": {"type": "string"}} for name, header in _HEADERS.items()
     }
     _require_what_is_always_there(document)
+    document["paths"] = _hoist(document["paths"], components["schemas"])
     statuses: set[int] = set()
     for route, operation in _iter_operations(app, document):
         statuses |= _complete(route, operation)
@@ -156,6 +157,19 @@ def _drop_null(schema: Document) -> None:
     if len(kinds) == 1:
         del schema["anyOf"]
         schema.update(kinds[0])
+
+
+def _hoist(value: Any, schemas: Document) -> Any:
+    """Move the schemas that routes write out themselves to the named ones."""
+    if isinstance(value, list):
+        return [_hoist(part, schemas) for part in value]
+    if not isinstance(value, dict):
+        return value
+    lifted = {name: _hoist(part, schemas) for name, part in value.items()}
+    if "title" not in lifted or "properties" not in lifted:
+        return lifted
+    schemas[lifted["title"]] = lifted
+    return {"$ref": f"#/components/schemas/{lifted['title']}"}
 
 
 def _require_what_is_always_there(document: Document) -> None:

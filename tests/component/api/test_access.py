@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
@@ -41,9 +40,7 @@ def _path(route: APIRoute) -> str:
 
 def _is_public(method: str, path: str) -> bool:
     safe = "GET" if method == "HEAD" else method
-    return (
-        path in PUBLIC_PATHS or path.startswith(PUBLIC_FOLDERS) or (safe, path) in PUBLIC_CALLS
-    )
+    return path in PUBLIC_PATHS or path.startswith(PUBLIC_FOLDERS) or (safe, path) in PUBLIC_CALLS
 
 
 def _expired(client: AppClient) -> str:
@@ -95,7 +92,9 @@ def test_no_route_answers_without_a_good_credential(app_client: AppClient) -> No
     anonymous = app_client.anonymous()
     checked = 0
 
-    offered = {(_path(route), method) for route in _routes(app_client) for method in route.methods}
+    offered = {
+        (_path(route), method) for route in _routes(app_client) for method in route.methods or ()
+    }
     for path in sorted({path for path, _ in offered} | {"/x", "/v1/x"}):
         for method in METHODS:
             if _is_public(method, path):
@@ -124,7 +123,7 @@ def test_public_routes_are_those_of_the_allow_list_and_take_no_more(app_client: 
 
 
 @pytest.fixture
-def callers(app_client: AppClient) -> Iterator[dict[str, TestClient]]:
+def callers(app_client: AppClient) -> dict[str, TestClient]:
     """One client for each kind of caller."""
     credential = new_node_credential()
     with app_client.database.write() as session:
@@ -132,7 +131,7 @@ def callers(app_client: AppClient) -> Iterator[dict[str, TestClient]]:
     token = issue_attempt_token(
         app_client.config.signing_key, "att_x", node.id, 1, datetime.now(UTC) + timedelta(1)
     )
-    yield {
+    return {
         "viewer": app_client.with_key(app_client.make_key("viewer")),
         "member": app_client.with_key(app_client.make_key("member")),
         "admin": app_client.with_key(app_client.make_key("admin")),
@@ -141,7 +140,7 @@ def callers(app_client: AppClient) -> Iterator[dict[str, TestClient]]:
     }
 
 
-_ALLOWED = {
+_ALLOWED: dict[object, set[str]] = {
     deps.viewer: {"viewer", "member", "admin"},
     deps.member: {"member", "admin"},
     deps.admin: {"admin"},
@@ -245,7 +244,7 @@ def test_a_key_revoked_elsewhere_is_dead_within_five_seconds(
     assert credentials_module.TTL_SECONDS <= 5
     now = time.monotonic()
     later = now + credentials_module.TTL_SECONDS + 0.1
-    monkeypatch.setattr(credentials_module.time, "monotonic", lambda: later)
+    monkeypatch.setattr("api.auth.credentials.time.monotonic", lambda: later)
 
     assert client.get("/v1/jobs").status_code == 401
 
@@ -358,9 +357,7 @@ class TestBrowserSessions:
 
         assert answer.status_code == 403
 
-    @pytest.mark.parametrize(
-        "headers", [{"origin": BASE_URL}, {"sec-fetch-site": "same-origin"}]
-    )
+    @pytest.mark.parametrize("headers", [{"origin": BASE_URL}, {"sec-fetch-site": "same-origin"}])
     def test_changes_from_the_own_pages_pass(
         self, browser: TestClient, headers: dict[str, str]
     ) -> None:

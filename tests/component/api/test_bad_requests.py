@@ -51,7 +51,9 @@ def _check_problem(answer: Any, status: int) -> dict[str, Any]:
         pytest.param(b'{"recipe": "a", "recipe": "b"}', 400, "malformed_json", id="name twice"),
         pytest.param(b"[" * 33 + b"]" * 33, 400, "malformed_json", id="33 levels"),
         pytest.param(b"[" * 100_000, 400, "malformed_json", id="100,000 levels"),
-        pytest.param(b'{"a":' * 5000 + b"1" + b"}" * 5000, 400, "malformed_json", id="deep objects"),
+        pytest.param(
+            b'{"a":' * 5000 + b"1" + b"}" * 5000, 400, "malformed_json", id="deep objects"
+        ),
         pytest.param(b'"' + b"x" * 1_048_576 + b'"', 413, "too_large", id="more than 1 MiB"),
         pytest.param(b"[]", 422, "invalid_spec", id="a list"),
         pytest.param(b"null", 422, "invalid_spec", id="null"),
@@ -255,9 +257,7 @@ def test_validators_that_are_no_etags(app_client: AppClient, value: str) -> None
     path = f"/v1/jobs/{job['id']}"
 
     _check_problem(app_client.get(path, headers={"if-none-match": value}), 400)
-    _check_problem(
-        app_client.patch(path, json={"priority": 1}, headers={"if-match": value}), 400
-    )
+    _check_problem(app_client.patch(path, json={"priority": 1}, headers={"if-match": value}), 400)
 
 
 @pytest.mark.parametrize("value", ["x", "-1", "1.5", "9" * 30, "٣"])
@@ -265,7 +265,7 @@ def test_event_ids_that_are_none(app_client: AppClient, value: str) -> None:
     job = app_client.submit(job_document())
 
     answer = app_client.get(
-        f"/v1/jobs/{job['id']}/events/stream", headers={"last-event-id": value.encode()}
+        f"/v1/jobs/{job['id']}/events/stream", headers={b"last-event-id": value.encode()}
     )
 
     _check_problem(answer, 400)

@@ -48,9 +48,7 @@ def test_events_come_in_pages_in_order(app_client: AppClient) -> None:
     _edit(app_client, job_id, 5)
 
     first = app_client.get(f"/v1/jobs/{job_id}/events?limit=4").json()
-    second = app_client.get(
-        f"/v1/jobs/{job_id}/events?limit=4&after={first['next_cursor']}"
-    ).json()
+    second = app_client.get(f"/v1/jobs/{job_id}/events?limit=4&after={first['next_cursor']}").json()
 
     assert [event["seq"] for event in first["data"] + second["data"]] == [1, 2, 3, 4, 5, 6]
     assert (first["has_more"], second["has_more"]) == (True, False)

@@ -94,9 +94,7 @@ def test_of_many_first_starts_at_once_one_makes_the_key(
     migrated_file: Path, tmp_path: Path
 ) -> None:
     shutil.copy(migrated_file, tmp_path / "app.db")
-    databases = [
-        Database(DatabaseConfig(url=f"sqlite:///{tmp_path / 'app.db'}")) for _ in range(8)
-    ]
+    databases = [Database(DatabaseConfig(url=f"sqlite:///{tmp_path / 'app.db'}")) for _ in range(8)]
     results: list[FirstStart] = []
     start = threading.Barrier(8)
 

@@ -56,7 +56,9 @@ class TestEditing:
         assert app_client.get(f"/v1/jobs/{job['id']}").json() == changed
         assert _history(app_client, job["id"]) == ["job.pending", "job.edited"]
 
-    @pytest.mark.parametrize("patch", [{}, {"priority": 50}, {"labels": {}}, {"labels": {"q": None}}])
+    @pytest.mark.parametrize(
+        "patch", [{}, {"priority": 50}, {"labels": {}}, {"labels": {"q": None}}]
+    )
     def test_a_change_of_nothing_is_no_event(
         self, app_client: AppClient, patch: dict[str, Any]
     ) -> None:

@@ -165,9 +165,7 @@ def test_everything_wrong_is_told_at_once_with_its_pointer(app_client: AppClient
             "/checkpoint/every_seconds",
             id="no checkpoints at all",
         ),
-        pytest.param(
-            job_document(config={"epochs": 1.5}), "/config/epochs", id="float for epochs"
-        ),
+        pytest.param(job_document(config={"epochs": 1.5}), "/config/epochs", id="float for epochs"),
         pytest.param(
             job_document(config={"model": "gpt"}), "/config/model", id="not one of the models"
         ),
@@ -184,9 +182,7 @@ def test_what_cannot_be_meant_is_refused_where_it_stands(
     assert _count_jobs(app_client) == 0
     told = app_client.post("/v1/jobs/validate", json=document).json()
     assert (told["valid"], told["spec"]) == (False, None)
-    assert told["errors"] == [
-        {**error, "parameter": None} for error in answer.json()["errors"]
-    ]
+    assert told["errors"] == [{**error, "parameter": None} for error in answer.json()["errors"]]
 
 
 def test_a_bad_field_does_not_accuse_its_neighbours(app_client: AppClient) -> None:
@@ -234,7 +230,9 @@ def test_code_and_inputs_must_lie_in_the_own_project(app_client: AppClient) -> N
     document = {"code": theirs, "entrypoint": "train.py", "inputs": {"a": theirs}}
 
     refused = member.post("/v1/jobs", json=document)
-    unknown = member.post("/v1/jobs", json={**document, "code": f"{theirs[:-1]}~".replace("~", "0")})
+    unknown = member.post(
+        "/v1/jobs", json={**document, "code": f"{theirs[:-1]}~".replace("~", "0")}
+    )
     taken = member.post("/v1/jobs", json={"code": ours, "entrypoint": "train.py"})
 
     assert _problems(refused) == {"/code": "unknown_file", "/inputs/a": "unknown_file"}

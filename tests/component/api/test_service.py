@@ -143,7 +143,7 @@ def test_each_request_is_one_line_without_credentials(app_client: AppClient) -> 
 
 @pytest.mark.parametrize("sent", ["", "a b", "x" * 65, "<script>", "ä"])
 def test_a_request_id_that_is_none_is_replaced(app_client: AppClient, sent: str) -> None:
-    answer = app_client.get("/healthz", headers={"x-request-id": sent.encode()})
+    answer = app_client.get("/healthz", headers={b"x-request-id": sent.encode()})
 
     assert re.fullmatch(r"req-[0-9a-f]{16}", answer.headers["x-request-id"])
 
@@ -247,7 +247,7 @@ def test_every_answer_forbids_sniffing_and_framing(app_client: AppClient) -> Non
 
 def test_submits_that_wait_together_are_committed_together(app_client: AppClient) -> None:
     commits = 0
-    dialect = app_client.database.engine.dialect
+    dialect: Any = app_client.database.engine.dialect
     do_commit = dialect.do_commit
 
     def count(connection: Any) -> None:
@@ -255,7 +255,7 @@ def test_submits_that_wait_together_are_committed_together(app_client: AppClient
         commits += 1
         do_commit(connection)
 
-    dialect.do_commit = count  # type: ignore[method-assign]
+    dialect.do_commit = count
     threads = [
         threading.Thread(target=app_client.submit, args=(job_document(),)) for _ in range(24)
     ]

@@ -48,9 +48,7 @@ def _document_default(default: Any) -> Any:
 
 @pytest.mark.parametrize(("document", "spec"), PAIRS, ids=[pair[1].__name__ for pair in PAIRS])
 def test_fields_and_defaults_are_equal(document: type[BaseModel], spec: Any) -> None:
-    ours = {
-        name: _document_default(field.default) for name, field in document.model_fields.items()
-    }
+    ours = {name: _document_default(field.default) for name, field in document.model_fields.items()}
     cores = {field.name: _core_default(field) for field in dataclasses.fields(spec)}
 
     assert ours == cores

@@ -35,10 +35,10 @@ def test_good_documents_come_through_unchanged(document: Any, ensure_ascii: bool
 def test_any_bytes_are_a_document_or_a_refusal(body: bytes) -> None:
     try:
         document = parse_json(body)
-    except MalformedJson as error:
-        assert error.message
-    else:
-        assert parse_json(json.dumps(document, allow_nan=False).encode()) == document
+    except MalformedJson:
+        return
+
+    assert parse_json(json.dumps(document, allow_nan=False).encode()) == document
 
 
 @pytest.mark.parametrize(
