@@ -88,8 +88,14 @@ def record_event(
     now: datetime,
     data: Mapping[str, Any] | None = None,
 ) -> None:
-    """Raise the job's version and write the event row of that version."""
+    """Raise the job's version and write the event row of that version.
+
+    Raises:
+        StaleDataError: another transaction has raised it first.
+    """
     job.version += 1
+    # The row before its event: who comes second finds a newer version, not a number that is taken.
+    session.flush()
     _record(session, job, kind, now=now, data=data)
 
 

@@ -10,6 +10,7 @@ from datetime import datetime, timedelta
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.orm.exc import StaleDataError
 
 from models.database import Database
 from models.queries.jobs import JOBS_TOPIC
@@ -103,8 +104,12 @@ class Scheduler:
         last = self._reconciled_at
         if last is not None and last <= now < last + self._config.reconcile_every:
             return
-        with self._database.write() as session:
-            reconcile(session, now=now, judged_from=self._judged_from)
+        try:
+            with self._database.write() as session:
+                reconcile(session, now=now, judged_from=self._judged_from)
+        except StaleDataError:
+            log.info("reconciling was overtaken; the next pass looks again")
+            return
         self._reconciled_at = now
 
     def _leads(self, now: datetime) -> bool:

@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import re
-import threading
 from pathlib import Path
 from typing import Any
 
 import pytest
 import structlog
 from prometheus_client.parser import text_string_to_metric_families
-from sqlalchemy import text
 from sqlalchemy.exc import OperationalError
 
 from api.app import create_app
@@ -243,31 +241,3 @@ def test_every_answer_forbids_sniffing_and_framing(app_client: AppClient) -> Non
         assert headers["x-content-type-options"] == "nosniff"
         assert headers["x-frame-options"] == "DENY"
         assert "default-src 'none'" in headers["content-security-policy"]
-
-
-def test_submits_that_wait_together_are_committed_together(app_client: AppClient) -> None:
-    commits = 0
-    dialect: Any = app_client.database.engine.dialect
-    do_commit = dialect.do_commit
-
-    def count(connection: Any) -> None:
-        nonlocal commits
-        commits += 1
-        do_commit(connection)
-
-    dialect.do_commit = count
-    threads = [
-        threading.Thread(target=app_client.submit, args=(job_document(),)) for _ in range(24)
-    ]
-    with app_client.database.write() as session:  # all of them have to wait for this
-        session.execute(text("SELECT 1"))
-        for thread in threads:
-            thread.start()
-        deadline = threading.Event()
-        while len(app_client.database._together._waiting) < 20 and not deadline.wait(0.01):
-            pass
-    for thread in threads:
-        thread.join()
-
-    assert len(app_client.get("/v1/jobs?limit=100").json()["data"]) == 24
-    assert commits < 12
