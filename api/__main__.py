@@ -6,9 +6,7 @@ import argparse
 import importlib
 import sys
 
-from pydantic import ValidationError
-
-from api.settings import load_settings
+from api.settings import BadSettings, load_settings
 
 _ROLES = {
     "all": ("api.roles.serve", "API, scheduler, housekeeping and a node, on this machine"),
@@ -36,8 +34,8 @@ def main(arguments: list[str]) -> int:
     chosen = parser.parse_args(arguments)
     try:
         settings = load_settings()
-    except (ValidationError, OSError) as error:
-        sys.stderr.write(f"trainmaster: bad settings: {error}\n")
+    except BadSettings as error:
+        sys.stderr.write(f"trainmaster: bad settings:\n{error}\n")
         return 2
     # Each role loads only what it runs: a node daemon has no use for a web server.
     module = importlib.import_module(_ROLES[chosen.role][0])

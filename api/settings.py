@@ -6,11 +6,21 @@ names in lower case. Unknown names in the file are refused. `docs/settings.md` l
 
 from __future__ import annotations
 
+import difflib
 import os
 from pathlib import Path
+from tomllib import TOMLDecodeError
 from typing import Annotated
 
-from pydantic import BeforeValidator, Field, SecretStr, field_validator, model_validator
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SecretStr,
+    ValidationError,
+    field_validator,
+    model_validator,
+)
+from pydantic_core import ErrorDetails
 from pydantic_settings import (
     BaseSettings,
     NoDecode,
@@ -19,9 +29,13 @@ from pydantic_settings import (
     TomlConfigSettingsSource,
 )
 
+_PREFIX = "TRAINMASTER_"
+# Read elsewhere: by this module itself, by the set-up of the job environment, inside jobs.
+_OTHERS = frozenset({"TRAINMASTER_CONFIG", "TRAINMASTER_ACCELERATOR", "TRAINMASTER_RUN"})
+
 CHECKOUT = Path(__file__).resolve().parent.parent
 
-Seconds = Annotated[float, Field(ge=1, le=86_400)]
+Seconds = Annotated[float, Field(ge=1, le=86_400, allow_inf_nan=False)]
 
 
 def _split(value: object) -> object:
@@ -36,7 +50,7 @@ Words = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_split)]
 class Settings(BaseSettings):
     """What an operator may set; every field says what it is, in which unit."""
 
-    model_config = SettingsConfigDict(env_prefix="TRAINMASTER_", extra="forbid", frozen=True)
+    model_config = SettingsConfigDict(env_prefix=_PREFIX, extra="forbid", frozen=True)
 
     data_dir: Path = Field(
         default=Path("~/.trainmaster"),
@@ -122,7 +136,7 @@ class Settings(BaseSettings):
     def _check_bind(cls, value: str) -> str:
         host, _, port = value.rpartition(":")
         if not host or not port.isdecimal() or int(port) > 65_535:
-            raise ValueError("TRAINMASTER_BIND is an address and a port, such as 127.0.0.1:8700")
+            raise ValueError("must be an address and a port, such as 127.0.0.1:8700")
         return value
 
     @model_validator(mode="after")
@@ -164,10 +178,43 @@ class Settings(BaseSettings):
         return f"http://{f'[{host}]' if ':' in host else host}:{port}"
 
 
+class BadSettings(Exception):
+    """The settings cannot be meant; the message names each one and the way out."""
+
+
 def load_settings() -> Settings:
     """Return the settings of this process.
 
     Raises:
-        pydantic.ValidationError: a value is impossible, or the file has an unknown name.
+        BadSettings: a value is impossible, or a name is unknown.
     """
-    return Settings()
+    problems = [_explain_unknown(name) for name in os.environ if _is_unknown(name)]
+    config = os.environ.get("TRAINMASTER_CONFIG")
+    if config and not Path(config).is_file():
+        problems.append(f"TRAINMASTER_CONFIG: there is no file {config}")
+    if problems:
+        raise BadSettings("\n".join(problems))
+    try:
+        return Settings()
+    except ValidationError as error:
+        raise BadSettings("\n".join(_explain(each) for each in error.errors())) from error
+    except (OSError, TOMLDecodeError) as error:
+        raise BadSettings(f"the file that TRAINMASTER_CONFIG names: {error}") from error
+
+
+def _is_unknown(name: str) -> bool:
+    if not name.startswith(_PREFIX) or name.startswith(f"{_PREFIX}TEST_") or name in _OTHERS:
+        return False
+    return name.removeprefix(_PREFIX).lower() not in Settings.model_fields
+
+
+def _explain_unknown(name: str) -> str:
+    known = [f"{_PREFIX}{field.upper()}" for field in Settings.model_fields]
+    near = difflib.get_close_matches(name, known, 1, cutoff=0.85)
+    guess = f"did you mean {near[0]}?" if near else "docs/settings.md lists them all"
+    return f"{name} is not a setting: {guess}"
+
+
+def _explain(error: ErrorDetails) -> str:
+    name = "".join(f"{_PREFIX}{str(part).upper()}: " for part in error["loc"][:1])
+    return f"{name}{error['msg'].removeprefix('Value error, ')}"

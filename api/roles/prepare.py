@@ -12,6 +12,9 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import IO
 
+from alembic.util import CommandError
+from sqlalchemy.exc import ArgumentError, NoSuchModuleError, OperationalError
+
 from api.config import ApiConfig, Timers
 from api.first_start import prepare_first_start
 from api.settings import CHECKOUT, Settings
@@ -46,9 +49,7 @@ def prepare(settings: Settings) -> Prepared:
         CannotStart: the data folder cannot be used, or another service holds it.
     """
     folder = make_data_folder(settings)
-    database = Database(DatabaseConfig(url=settings.sqlalchemy_url, pool_size=THREADS))
-    lock = _lock_data_folder(folder) if database.is_sqlite else None
-    upgrade_schema(database)
+    database, lock = _open_database(settings, folder)
     first = prepare_first_start(database, folder, now=datetime.now(UTC))
     timers = Timers(
         heartbeat_seconds=settings.heartbeat_seconds,
@@ -68,6 +69,26 @@ def prepare(settings: Settings) -> Prepared:
         version=version("trainmaster"),
     )
     return Prepared(settings=settings, database=database, config=config, lock=lock)
+
+
+def _open_database(settings: Settings, folder: Path) -> tuple[Database, IO[bytes] | None]:
+    url = settings.sqlalchemy_url
+    try:
+        database = Database(DatabaseConfig(url=url, pool_size=THREADS))
+        lock = _lock_data_folder(folder) if database.is_sqlite else None
+        upgrade_schema(database)
+    except (ArgumentError, NoSuchModuleError, ImportError) as error:
+        raise CannotStart(
+            "TRAINMASTER_DATABASE_URL is not an address of SQLite or PostgreSQL: leave it out, or "
+            "set it to postgresql+psycopg://user:password@host/name"
+        ) from error
+    except (OperationalError, CommandError) as error:
+        cause = str(getattr(error, "orig", None) or error).strip().splitlines()[0]
+        raise CannotStart(
+            f"the database cannot be used ({cause}): check TRAINMASTER_DATABASE_URL, and that this "
+            "checkout is not older than the database"
+        ) from error
+    return database, lock
 
 
 def make_data_folder(settings: Settings) -> Path:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -29,17 +30,34 @@ def app_database(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Dat
 @pytest.fixture
 def app_client(tmp_path: Path, app_database: Database) -> Iterator[AppClient]:
     """The app after its first start, called with its admin key."""
-    first = prepare_first_start(app_database, tmp_path, now=datetime.now(UTC))
+    with _open_app(app_database, tmp_path) as client:
+        yield client
+
+
+@pytest.fixture(scope="module", params=BOTH)
+def shared_client(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[AppClient]:
+    """The same, once for all tests of a module: for those that change nothing of others."""
+    folder = tmp_path_factory.mktemp("shared")
+    with (
+        migrated_database(request.param, request.config, folder) as database,
+        _open_app(database, folder) as client,
+    ):
+        yield client
+
+
+@contextlib.contextmanager
+def _open_app(database: Database, folder: Path) -> Iterator[AppClient]:
+    first = prepare_first_start(database, folder, now=datetime.now(UTC))
     assert first.admin_key_path is not None
-    (tmp_path / "storage").mkdir()
     config = ApiConfig(
-        storage_dir=tmp_path / "storage",
+        storage_dir=folder / "storage",
         recipes_dir=RECIPES,
         signing_key=first.signing_key,
         input_roots=("/datasets",),
         version="0.1.0",
     )
-    app = create_app(config, app_database)
-    admin_key = first.admin_key_path.read_text().strip()
-    with AppClient(app, config, app_database, admin_key) as client:
+    app = create_app(config, database)
+    with AppClient(app, config, database, first.admin_key_path.read_text().strip()) as client:
         yield client

@@ -141,7 +141,9 @@ def test_of_two_writers_that_wait_for_each_other_one_looks_again(postgres: Datab
 @pytest.mark.postgres
 def test_connections_that_the_server_has_cut_are_replaced(postgres: Database) -> None:
     assert _count(postgres) == 0
-    cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
+    cut = (
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = current_database()"
+    )
     with pytest.raises(OperationalError), postgres.read() as session:
         session.execute(text(cut))
 

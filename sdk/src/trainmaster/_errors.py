@@ -126,6 +126,8 @@ class APIStatusError(APIError):
 
     def _describe(self) -> str:
         text = self.detail or self.title or f"the server answered {self.status}"
+        # They follow right below.
+        text = text.removesuffix(": see `errors`")
         lines = [str(error) for error in self.errors if str(error) not in text]
         if self.status >= 500 and self.request_id:
             lines.append(f"request {self.request_id}: the server's log says more under this id")

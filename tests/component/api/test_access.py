@@ -286,15 +286,15 @@ def test_a_rejoined_node_has_one_good_credential(app_client: AppClient) -> None:
     ],
 )
 def test_only_names_of_this_service_are_answered(
-    app_client: AppClient, host: str, status: int
+    shared_client: AppClient, host: str, status: int
 ) -> None:
-    answer = app_client.get("/v1/jobs", headers={"host": host})
+    answer = shared_client.get("/v1/jobs", headers={"host": host})
 
     assert answer.status_code == status
 
 
-def test_no_other_site_may_read_with_a_browser(app_client: AppClient) -> None:
-    answer = app_client.get("/v1/jobs", headers={"origin": "http://evil.example"})
+def test_no_other_site_may_read_with_a_browser(shared_client: AppClient) -> None:
+    answer = shared_client.get("/v1/jobs", headers={"origin": "http://evil.example"})
 
     assert not [name for name in answer.headers if name.startswith("access-control")]
 
@@ -303,29 +303,31 @@ class TestBrowserSessions:
     """A key becomes a cookie; the cookie needs the right origin for everything unsafe."""
 
     @pytest.fixture
-    def browser(self, app_client: AppClient) -> TestClient:
+    def browser(self, shared_client: AppClient) -> TestClient:
         """A browser that has logged in as a member."""
-        client = app_client.anonymous()
-        answer = client.post("/v1/sessions", json={"key": app_client.make_key()})
+        client = shared_client.anonymous()
+        answer = client.post("/v1/sessions", json={"key": shared_client.make_key()})
         assert answer.status_code == 201
         return client
 
     def test_the_cookie_is_for_this_service_and_not_for_scripts(
-        self, app_client: AppClient
+        self, shared_client: AppClient
     ) -> None:
-        answer = app_client.anonymous().post("/v1/sessions", json={"key": app_client.admin_key})
+        answer = shared_client.anonymous().post(
+            "/v1/sessions", json={"key": shared_client.admin_key}
+        )
 
         cookie = answer.headers["set-cookie"].lower()
         assert "httponly" in cookie
         assert "samesite=strict" in cookie
         assert "secure" not in cookie
-        assert app_client.admin_key not in cookie
+        assert shared_client.admin_key not in cookie
         assert answer.json()["role"] == "admin"
 
-    def test_behind_tls_the_cookie_never_leaves_it(self, app_client: AppClient) -> None:
-        answer = app_client.anonymous().post(
+    def test_behind_tls_the_cookie_never_leaves_it(self, shared_client: AppClient) -> None:
+        answer = shared_client.anonymous().post(
             "/v1/sessions",
-            json={"key": app_client.admin_key},
+            json={"key": shared_client.admin_key},
             headers={"origin": "https://127.0.0.1:8700"},
         )
 
@@ -365,10 +367,10 @@ class TestBrowserSessions:
 
         assert answer.status_code == 201
 
-    def test_another_site_cannot_log_a_browser_in(self, app_client: AppClient) -> None:
-        answer = app_client.anonymous().post(
+    def test_another_site_cannot_log_a_browser_in(self, shared_client: AppClient) -> None:
+        answer = shared_client.anonymous().post(
             "/v1/sessions",
-            json={"key": app_client.admin_key},
+            json={"key": shared_client.admin_key},
             headers={"origin": "http://evil.example"},
         )
 
@@ -382,19 +384,19 @@ class TestBrowserSessions:
 
         assert answer.status_code == 401
 
-    def test_a_revoked_key_takes_its_sessions_along(self, app_client: AppClient) -> None:
-        made = app_client.post("/v1/keys", json={"name": "x"}).json()
-        browser = app_client.anonymous()
+    def test_a_revoked_key_takes_its_sessions_along(self, shared_client: AppClient) -> None:
+        made = shared_client.post("/v1/keys", json={"name": "x"}).json()
+        browser = shared_client.anonymous()
         browser.post("/v1/sessions", json={"key": made["key"]})
         assert browser.get("/v1/jobs").status_code == 200
 
-        app_client.delete(f"/v1/keys/{made['id']}")
+        shared_client.delete(f"/v1/keys/{made['id']}")
 
         assert browser.get("/v1/jobs").status_code == 401
 
     @pytest.mark.parametrize("key", ["", "nonsense", "tmn-x", "tma-x", "tms-x"])
-    def test_only_a_good_key_becomes_a_session(self, app_client: AppClient, key: str) -> None:
-        answer = app_client.anonymous().post("/v1/sessions", json={"key": key})
+    def test_only_a_good_key_becomes_a_session(self, shared_client: AppClient, key: str) -> None:
+        answer = shared_client.anonymous().post("/v1/sessions", json={"key": key})
 
         assert answer.status_code in {401, 422}
         assert "set-cookie" not in answer.headers

@@ -29,6 +29,11 @@ def _check_problem(answer: Any, status: int) -> dict[str, Any]:
     return problem
 
 
+def _count_jobs(client: AppClient) -> int:
+    with client.database.read() as session:
+        return session.scalar(select(func.count()).select_from(Job)) or 0
+
+
 @pytest.mark.parametrize(
     ("body", "status", "code"),
     [
@@ -62,18 +67,19 @@ def _check_problem(answer: Any, status: int) -> dict[str, Any]:
     ],
 )
 @pytest.mark.parametrize("path", ["/v1/jobs", "/v1/keys"])
-def test_bodies(app_client: AppClient, path: str, body: bytes, status: int, code: str) -> None:
-    answer = app_client.post(path, content=body, headers=JSON)
+def test_bodies(shared_client: AppClient, path: str, body: bytes, status: int, code: str) -> None:
+    before = _count_jobs(shared_client)
+
+    answer = shared_client.post(path, content=body, headers=JSON)
 
     problem = _check_problem(answer, status)
     wanted = "invalid" if code == "invalid_spec" and path == "/v1/keys" else code
     assert problem["code"] == wanted
-    with app_client.database.read() as session:
-        assert session.scalar(select(func.count()).select_from(Job)) == 0
-    assert app_client.post("/v1/jobs", json=job_document()).status_code == 201
+    assert _count_jobs(shared_client) == before
+    assert shared_client.post("/v1/jobs", json=job_document()).status_code == 201
 
 
-def test_a_body_of_unknown_length_is_given_up_at_the_limit(app_client: AppClient) -> None:
+def test_a_body_of_unknown_length_is_given_up_at_the_limit(shared_client: AppClient) -> None:
     sent = 0
 
     def endless() -> Any:
@@ -82,7 +88,7 @@ def test_a_body_of_unknown_length_is_given_up_at_the_limit(app_client: AppClient
             sent += 1
             yield b" " * 65536
 
-    answer = app_client.post("/v1/jobs", content=endless(), headers=JSON)
+    answer = shared_client.post("/v1/jobs", content=endless(), headers=JSON)
 
     _check_problem(answer, 413)
 
@@ -98,19 +104,19 @@ def test_a_body_of_unknown_length_is_given_up_at_the_limit(app_client: AppClient
         "",
     ],
 )
-def test_bodies_that_do_not_say_that_they_are_json(app_client: AppClient, kind: str) -> None:
+def test_bodies_that_do_not_say_that_they_are_json(shared_client: AppClient, kind: str) -> None:
     body = json.dumps(job_document()).encode()
 
-    answer = app_client.post("/v1/jobs", content=body, headers={"content-type": kind})
+    answer = shared_client.post("/v1/jobs", content=body, headers={"content-type": kind})
 
     assert _check_problem(answer, 415)["code"] == "unsupported_media_type"
 
 
 @pytest.mark.parametrize("kind", ["application/json", "Application/JSON; charset=UTF-8"])
-def test_bodies_that_do(app_client: AppClient, kind: str) -> None:
+def test_bodies_that_do(shared_client: AppClient, kind: str) -> None:
     body = json.dumps(job_document()).encode()
 
-    answer = app_client.post("/v1/jobs", content=body, headers={"content-type": kind})
+    answer = shared_client.post("/v1/jobs", content=body, headers={"content-type": kind})
 
     assert answer.status_code == 201
 
@@ -144,24 +150,26 @@ def test_bodies_that_do(app_client: AppClient, kind: str) -> None:
         "name=" + "x" * 200,
     ],
 )
-def test_queries_of_lists(app_client: AppClient, query: str) -> None:
-    problem = _check_problem(app_client.get(f"/v1/jobs?{query}"), 400)
+def test_queries_of_lists(shared_client: AppClient, query: str) -> None:
+    problem = _check_problem(shared_client.get(f"/v1/jobs?{query}"), 400)
 
     assert problem["code"] in {"invalid_parameter", "bad_cursor"}
 
 
-def test_an_unknown_parameter_is_answered_with_the_nearest_known_one(app_client: AppClient) -> None:
-    problem = _check_problem(app_client.get("/v1/jobs?limt=3"), 400)
+def test_an_unknown_parameter_is_answered_with_the_nearest_known_one(
+    shared_client: AppClient,
+) -> None:
+    problem = _check_problem(shared_client.get("/v1/jobs?limt=3"), 400)
 
     assert problem["detail"].endswith("did you mean limit?")
 
 
 @pytest.mark.parametrize("query", ["wait=61", "wait=-1", "wait=x", "after_version=-1",
                                    "after_version=9223372036854775808"])  # fmt: skip
-def test_queries_of_one_job(app_client: AppClient, query: str) -> None:
-    job = app_client.submit(job_document())
+def test_queries_of_one_job(shared_client: AppClient, query: str) -> None:
+    job = shared_client.submit(job_document())
 
-    _check_problem(app_client.get(f"/v1/jobs/{job['id']}?{query}"), 400)
+    _check_problem(shared_client.get(f"/v1/jobs/{job['id']}?{query}"), 400)
 
 
 @pytest.mark.parametrize(
@@ -191,23 +199,23 @@ def test_queries_of_one_job(app_client: AppClient, query: str) -> None:
      "/v1/nodes/{}", "/v1/pools/{}", "/v1/queues/{}", "/v1/recipes/{}", "/v1/projects/{}",
      "/v1/jobs/{}/attempts"],
 )  # fmt: skip
-def test_names_in_paths_that_name_nothing(app_client: AppClient, path: str, thing: str) -> None:
-    _check_problem(app_client.get(path.format(thing)), 404)
+def test_names_in_paths_that_name_nothing(shared_client: AppClient, path: str, thing: str) -> None:
+    _check_problem(shared_client.get(path.format(thing)), 404)
 
 
 @pytest.mark.parametrize("action", ["cancel", "pause", "resume", "hold", "release", "checkpoint",
                                     "fork", "rerun"])  # fmt: skip
 def test_actions_on_nothing_and_with_bodies_they_do_not_take(
-    app_client: AppClient, action: str
+    shared_client: AppClient, action: str
 ) -> None:
-    job = app_client.submit(job_document())
+    job = shared_client.submit(job_document())
 
-    _check_problem(app_client.post(f"/v1/jobs/job_x/{action}"), 404)
+    _check_problem(shared_client.post(f"/v1/jobs/job_x/{action}"), 404)
     path = f"/v1/jobs/{job['id']}/{action}"
-    _check_problem(app_client.post(path, json={"now": True}), 422)
-    _check_problem(app_client.post(path, json=[1]), 422)
-    _check_problem(app_client.post(path, content=b"{}", headers={"content-type": "x"}), 415)
-    assert app_client.get(f"/v1/jobs/{job['id']}").json()["version"] == 1
+    _check_problem(shared_client.post(path, json={"now": True}), 422)
+    _check_problem(shared_client.post(path, json=[1]), 422)
+    _check_problem(shared_client.post(path, content=b"{}", headers={"content-type": "x"}), 415)
+    assert shared_client.get(f"/v1/jobs/{job['id']}").json()["version"] == 1
 
 
 @pytest.mark.parametrize(
@@ -227,13 +235,13 @@ def test_actions_on_nothing_and_with_bodies_they_do_not_take(
         [],
     ],
 )
-def test_patches(app_client: AppClient, patch: Any) -> None:
-    job = app_client.submit(job_document())
+def test_patches(shared_client: AppClient, patch: Any) -> None:
+    job = shared_client.submit(job_document())
 
-    answer = app_client.patch(f"/v1/jobs/{job['id']}", json=patch)
+    answer = shared_client.patch(f"/v1/jobs/{job['id']}", json=patch)
 
     _check_problem(answer, 422)
-    assert app_client.get(f"/v1/jobs/{job['id']}").json() == job
+    assert shared_client.get(f"/v1/jobs/{job['id']}").json() == job
 
 
 @pytest.mark.parametrize(
@@ -245,26 +253,28 @@ def test_patches(app_client: AppClient, patch: Any) -> None:
         pytest.param("content-length", "-5", 422, id="negative length"),
     ],
 )
-def test_headers_of_a_submit(app_client: AppClient, name: str, value: str, status: int) -> None:
-    answer = app_client.post("/v1/jobs", json=job_document(), headers={name: value})
+def test_headers_of_a_submit(shared_client: AppClient, name: str, value: str, status: int) -> None:
+    answer = shared_client.post("/v1/jobs", json=job_document(), headers={name: value})
 
     _check_problem(answer, status)
 
 
 @pytest.mark.parametrize("value", ["7", '"x', "x,y", '"a" "b"', "*x"])
-def test_validators_that_are_no_etags(app_client: AppClient, value: str) -> None:
-    job = app_client.submit(job_document())
+def test_validators_that_are_no_etags(shared_client: AppClient, value: str) -> None:
+    job = shared_client.submit(job_document())
     path = f"/v1/jobs/{job['id']}"
 
-    _check_problem(app_client.get(path, headers={"if-none-match": value}), 400)
-    _check_problem(app_client.patch(path, json={"priority": 1}, headers={"if-match": value}), 400)
+    _check_problem(shared_client.get(path, headers={"if-none-match": value}), 400)
+    _check_problem(
+        shared_client.patch(path, json={"priority": 1}, headers={"if-match": value}), 400
+    )
 
 
 @pytest.mark.parametrize("value", ["x", "-1", "1.5", "9" * 30, "٣"])
-def test_event_ids_that_are_none(app_client: AppClient, value: str) -> None:
-    job = app_client.submit(job_document())
+def test_event_ids_that_are_none(shared_client: AppClient, value: str) -> None:
+    job = shared_client.submit(job_document())
 
-    answer = app_client.get(
+    answer = shared_client.get(
         f"/v1/jobs/{job['id']}/events/stream", headers={b"last-event-id": value.encode()}
     )
 
@@ -274,35 +284,35 @@ def test_event_ids_that_are_none(app_client: AppClient, value: str) -> None:
 @pytest.mark.parametrize(
     "name", ["Authorization", "Content-Type", "Idempotency-Key", "Host", "If-Match", "Origin"]
 )
-def test_headers_given_twice(app_client: AppClient, name: str) -> None:
+def test_headers_given_twice(shared_client: AppClient, name: str) -> None:
     twice = [(name, "a"), (name, "b")]
 
-    answer = app_client.anonymous().request("POST", "/v1/jobs", headers=twice)
+    answer = shared_client.anonymous().request("POST", "/v1/jobs", headers=twice)
 
     assert _check_problem(answer, 400)["code"] == "bad_request"
 
 
-def test_nothing_that_was_sent_comes_back_in_a_problem(app_client: AppClient) -> None:
-    job = app_client.submit(job_document())
+def test_nothing_that_was_sent_comes_back_in_a_problem(shared_client: AppClient) -> None:
+    job = shared_client.submit(job_document())
     path = f"/v1/jobs/{job['id']}"
     answers = [
-        app_client.post("/v1/jobs", content=f'{{"name": {CANARY}', headers=JSON),
-        app_client.post("/v1/jobs", json=job_document(recipe=CANARY)),
-        app_client.post("/v1/jobs", json=job_document(pool=CANARY)),
-        app_client.post("/v1/jobs", json=job_document(begin_at=CANARY)),
-        app_client.post("/v1/jobs", json=job_document(sync={"mode": CANARY})),
-        app_client.post("/v1/jobs", json=job_document(config={"model": CANARY})),
-        app_client.post("/v1/jobs", json=job_document(project=CANARY)),
-        app_client.get(f"/v1/jobs/{CANARY}"),
-        app_client.get(f"/v1/jobs/{CANARY}/attempts"),
-        app_client.get(f"/v1/{CANARY}"),
-        app_client.get(f"/v1/jobs?state={CANARY}"),
-        app_client.get(f"/v1/jobs?{CANARY}=1"),
-        app_client.get(f"/v1/jobs?after={CANARY}"),
-        app_client.get(path, headers={"if-none-match": CANARY}),
-        app_client.post("/v1/sessions", json={"key": CANARY}),
-        app_client.with_key(CANARY).get("/v1/jobs"),
-        app_client.anonymous().get("/v1/jobs", headers={"host": f"{CANARY}.example"}),
+        shared_client.post("/v1/jobs", content=f'{{"name": {CANARY}', headers=JSON),
+        shared_client.post("/v1/jobs", json=job_document(recipe=CANARY)),
+        shared_client.post("/v1/jobs", json=job_document(pool=CANARY)),
+        shared_client.post("/v1/jobs", json=job_document(begin_at=CANARY)),
+        shared_client.post("/v1/jobs", json=job_document(sync={"mode": CANARY})),
+        shared_client.post("/v1/jobs", json=job_document(config={"model": CANARY})),
+        shared_client.post("/v1/jobs", json=job_document(project=CANARY)),
+        shared_client.get(f"/v1/jobs/{CANARY}"),
+        shared_client.get(f"/v1/jobs/{CANARY}/attempts"),
+        shared_client.get(f"/v1/{CANARY}"),
+        shared_client.get(f"/v1/jobs?state={CANARY}"),
+        shared_client.get(f"/v1/jobs?{CANARY}=1"),
+        shared_client.get(f"/v1/jobs?after={CANARY}"),
+        shared_client.get(path, headers={"if-none-match": CANARY}),
+        shared_client.post("/v1/sessions", json={"key": CANARY}),
+        shared_client.with_key(CANARY).get("/v1/jobs"),
+        shared_client.anonymous().get("/v1/jobs", headers={"host": f"{CANARY}.example"}),
     ]
 
     for answer in answers:
@@ -327,29 +337,29 @@ def test_nothing_that_was_sent_comes_back_in_a_problem(app_client: AppClient) ->
     ],
 )
 def test_methods_and_paths_that_are_none(
-    app_client: AppClient, method: str, path: str, status: int
+    shared_client: AppClient, method: str, path: str, status: int
 ) -> None:
-    problem = _check_problem(app_client.request(method, f"http://127.0.0.1:8700{path}"), status)
+    problem = _check_problem(shared_client.request(method, f"http://127.0.0.1:8700{path}"), status)
 
     if status == 405:
         assert problem["code"] == "method_not_allowed"
 
 
-def test_a_method_that_is_not_allowed_is_told_those_that_are(app_client: AppClient) -> None:
-    answer = app_client.put("/v1/jobs")
+def test_a_method_that_is_not_allowed_is_told_those_that_are(shared_client: AppClient) -> None:
+    answer = shared_client.put("/v1/jobs")
 
     assert answer.headers["allow"] == "GET, HEAD, POST"
 
 
-def test_head_is_get_without_the_body(app_client: AppClient) -> None:
-    job = app_client.submit(job_document())
+def test_head_is_get_without_the_body(shared_client: AppClient) -> None:
+    job = shared_client.submit(job_document())
     path = f"/v1/jobs/{job['id']}"
 
-    got, head = app_client.get(path), app_client.head(path)
+    got, head = shared_client.get(path), shared_client.head(path)
 
     assert head.status_code == 200
     assert head.content == b""
     assert head.headers["etag"] == got.headers["etag"]
     assert head.headers["content-length"] == got.headers["content-length"]
-    assert app_client.head(f"{path}/events/stream").status_code == 200
-    assert app_client.head("/v1/jobs/x").status_code == 404
+    assert shared_client.head(f"{path}/events/stream").status_code == 200
+    assert shared_client.head("/v1/jobs/x").status_code == 404

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import stat
 import threading
 from datetime import UTC, datetime
@@ -90,11 +89,9 @@ def test_a_start_that_was_cut_off_before_the_commit_is_made_good(
     assert stored == hash_secret(living.strip())
 
 
-def test_of_many_first_starts_at_once_one_makes_the_key(
-    migrated_file: Path, tmp_path: Path
-) -> None:
-    shutil.copy(migrated_file, tmp_path / "app.db")
-    databases = [Database(DatabaseConfig(url=f"sqlite:///{tmp_path / 'app.db'}")) for _ in range(8)]
+def test_of_many_first_starts_at_once_one_makes_the_key(database: Database, tmp_path: Path) -> None:
+    url = database.engine.url.render_as_string(hide_password=False)
+    databases = [Database(DatabaseConfig(url=url)) for _ in range(8)]
     results: list[FirstStart] = []
     start = threading.Barrier(8)
 

@@ -173,14 +173,14 @@ def test_everything_wrong_is_told_at_once_with_its_pointer(app_client: AppClient
     ],
 )
 def test_what_cannot_be_meant_is_refused_where_it_stands(
-    app_client: AppClient, document: Any, pointer: str
+    shared_client: AppClient, document: Any, pointer: str
 ) -> None:
-    answer = app_client.post("/v1/jobs", json=document)
+    answer = shared_client.post("/v1/jobs", json=document)
 
     assert pointer in _problems(answer)
     assert all(error["message"] for error in answer.json()["errors"])
-    assert _count_jobs(app_client) == 0
-    told = app_client.post("/v1/jobs/validate", json=document).json()
+    assert _count_jobs(shared_client) == 0
+    told = shared_client.post("/v1/jobs/validate", json=document).json()
     assert (told["valid"], told["spec"]) == (False, None)
     assert told["errors"] == [{**error, "parameter": None} for error in answer.json()["errors"]]
 

@@ -21,6 +21,7 @@ from trainmaster.cli.session import (
     EXIT_UNREACHABLE,
     EXIT_USAGE,
     Session,
+    json_option,
 )
 from trainmaster.cli.text import clean_for_terminal
 
@@ -97,6 +98,7 @@ class Program(click.Group):
 
 @click.group(cls=Program, context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--url", metavar="URL", help="Address of the service [TRAINMASTER_URL].")
+@json_option
 @click.pass_obj
 def program(session: Session, url: str | None) -> None:
     """Train on your own machines.

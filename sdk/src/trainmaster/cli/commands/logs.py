@@ -17,7 +17,7 @@ from trainmaster.documents import LogLine
 @click.option("--rank", type=click.IntRange(min=0), help="Only this rank.")
 @click.option("--stream", type=click.Choice(["stdout", "stderr"]), help="Only this stream.")
 @click.option("--attempt", help="Only this attempt.")
-@click.option("--tail", type=click.IntRange(min=1), help="Only the last so many lines.")
+@click.option("--tail", type=click.IntRange(1, 1_000_000), help="Only the last so many lines.")
 @click.option("--grep", help="Only lines that contain this text.")
 @click.option("-f", "--follow", is_flag=True, help="Go on until the job ends.")
 @json_option

@@ -15,7 +15,7 @@ from trainmaster.documents import Job
 @click.option("--state", "states", multiple=True, help="Only this state; may be given again.")
 @click.option("--label", "labels", multiple=True, metavar="KEY=VALUE", help="Only this label.")
 @click.option("--project", help="Only this project.")
-@click.option("-n", "--limit", type=click.IntRange(min=1), default=20, show_default=True)
+@click.option("-n", "--limit", type=click.IntRange(1, 100_000), default=20, show_default=True)
 @click.option("--all", "everything", is_flag=True, help="All of them, however many.")
 @json_option
 @click.pass_obj

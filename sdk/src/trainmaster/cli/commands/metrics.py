@@ -12,7 +12,7 @@ from trainmaster.cli.text import clean_cell, format_number
 @click.argument("job")
 @click.argument("key", required=False)
 @click.option("--rank", type=click.IntRange(min=0), help="Of this rank.")
-@click.option("--points", type=click.IntRange(min=1), help="At most so many, evenly chosen.")
+@click.option("--points", type=click.IntRange(1, 10_000), help="At most so many, evenly chosen.")
 @json_option
 @click.pass_obj
 def command(

@@ -32,7 +32,7 @@ from trainmaster.documents import Validation
 )
 @click.option("--entrypoint", help="The script in the code [train.py or main.py].")
 @click.option("--name", help="A name for people.")
-@click.option("--workers", type=click.IntRange(min=1), help="How many processes train together.")
+@click.option("--workers", type=click.IntRange(1, 4096), help="How many processes train together.")
 @click.option("-c", "--config", multiple=True, metavar="KEY=VALUE", help="One value of the config.")
 @click.option("--env", multiple=True, metavar="KEY=VALUE", help="An environment variable.")
 @click.option(
