@@ -12,7 +12,7 @@ from models.attempt import Allocation, Attempt, AttemptNode
 from models.database import announce
 from models.job import Job
 from models.node import Node
-from models.queries.jobs import advance_job, node_topic
+from models.queries.jobs import JOBS_TOPIC, advance_job, node_topic
 from scheduler.core.errors import NotFound
 from scheduler.core.reasons import Reason
 from scheduler.core.retry import AttemptEnd, Verdict, decide_after_attempt
@@ -94,6 +94,7 @@ def release_slots(session: Session, attempt: Attempt) -> None:
         )
         announce(session, node_topic(node_id))
     session.execute(delete(Allocation).where(Allocation.attempt_id == attempt.id))
+    announce(session, JOBS_TOPIC)
 
 
 def _node_ids(session: Session, job: Job) -> list[str]:

@@ -22,6 +22,7 @@ from scheduler.core.states import (
 )
 
 JOBS_TOPIC = "jobs"
+"""Rung when there may be something to place: who waits has changed, or room has."""
 
 
 def job_topic(job_id: str) -> str:
@@ -114,4 +115,8 @@ def _record(
             created_at=now,
         )
     )
-    announce(session, JOBS_TOPIC, job_topic(job.id))
+    announce(session, job_topic(job.id))
+    if not job.state.has_attempt:
+        # It waits, or it waits no longer: the order has changed. A job that runs changes nothing
+        # for the others until its slots come back.
+        announce(session, JOBS_TOPIC)

@@ -11,12 +11,13 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 
 from models import Allocation, Attempt, Job
 from models.queries.attempts import ask_stop, end_attempt
+from models.queries.jobs import JOBS_TOPIC, advance_job
 from scheduler.core.cluster import ClusterView
 from scheduler.core.decisions import Start
 from scheduler.core.reasons import Reason
 from scheduler.core.retry import AttemptEnd
 from scheduler.core.spec import JobSpec, Limits, ResourceRequest, RetrySpec
-from scheduler.core.states import AttemptState, JobState
+from scheduler.core.states import AttemptState, JobEvent, JobState
 from scheduler.core.step import Observed, step
 from scheduler.shell.apply import apply_decisions
 from scheduler.shell.snapshot import read_cluster
@@ -146,6 +147,31 @@ def test_a_job_past_its_deadline_is_asked_to_stop(world: World) -> None:
 
     job = world.job(job_id)
     assert (job.state, job.stop_reason) == (JobState.STOPPING, Reason.DEADLINE_REACHED)
+
+
+def test_the_scheduler_is_woken_when_there_may_be_something_to_place_and_not_else(
+    world: World,
+) -> None:
+    world.add_node("n0")
+    doorbell = world.database.doorbell
+    rung: list[frozenset[str]] = []
+    doorbell.listen(rung.append)
+
+    job_id = world.add_job()
+    after_submit = [JOBS_TOPIC in topics for topics in rung]
+    world.scheduler().run_once()
+    rung.clear()
+    with world.database.write() as session:
+        job = session.get_one(Job, job_id)
+        advance_job(session, job, JobEvent.JOINED, reason=Reason.TRAINING, now=world.now)
+    after_start = [JOBS_TOPIC in topics for topics in rung]
+    rung.clear()
+    with world.database.write() as session:
+        attempt = session.scalars(select(Attempt)).one()
+        end_attempt(session, attempt, AttemptEnd(outcome="succeeded"), now=world.now)
+    after_end = [JOBS_TOPIC in topics for topics in rung]
+
+    assert (after_submit, after_start, after_end) == ([True], [False], [True])
 
 
 def test_a_draining_node_sends_its_jobs_away_without_blame(world: World) -> None:
