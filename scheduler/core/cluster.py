@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from scheduler.core.resources import Resources
 from scheduler.core.states import JobState
@@ -53,7 +52,6 @@ class ClusterView:
 
     nodes: tuple[NodeView, ...] = ()
     waiting: tuple[WaitingJob, ...] = ()
-    pools: frozenset[str] = field(default_factory=frozenset)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -78,6 +76,3 @@ class NoFit:
 
     reason: str
     message: str
-
-
-RoomByNode = Mapping[str, NodeView]

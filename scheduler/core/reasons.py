@@ -19,7 +19,6 @@ class Reason(StrEnum):
     INSUFFICIENT_RESOURCES = "InsufficientResources"
     HIGHER_PRIORITY_AHEAD = "HigherPriorityAhead"
     NO_NODES = "NoNodes"
-    NO_MATCHING_POOL = "NoMatchingPool"
     # starting
     LAUNCHING = "Launching"
     STAGING = "Staging"

@@ -25,14 +25,6 @@ class Resources:
             and self.memory_mib <= room.memory_mib
         )
 
-    def plus(self, other: Resources) -> Resources:
-        """Return the sum."""
-        return Resources(
-            num_gpus=self.num_gpus + other.num_gpus,
-            cpu_milli=self.cpu_milli + other.cpu_milli,
-            memory_mib=self.memory_mib + other.memory_mib,
-        )
-
     def minus(self, other: Resources) -> Resources:
         """Return the difference; the caller has checked that it fits."""
         return Resources(

@@ -1,7 +1,7 @@
 """The job spec: frozen parts, canonical form, content hash. Pure.
 
 Shapes only: what a spec may mean together is in `spec_rules`, what a JSON document may look like
-on the wire is in `api.jobs.schemas`. `read_spec` trusts its input, `write_spec` gives back the
+on the wire is in `api.jobs.spec_schema`. `read_spec` trusts its input, `write_spec` gives back the
 same document with every default filled in.
 """
 

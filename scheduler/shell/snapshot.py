@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from models.attempt import Allocation
 from models.job import Job
-from models.node import Node, Pool
+from models.node import Node
 from scheduler.core.cluster import ClusterView, NodeView, WaitingJob
 from scheduler.core.reasons import Reason
 from scheduler.core.resources import Resources, resolve_request
@@ -30,7 +30,6 @@ def read_cluster(session: Session, *, now: datetime, silence_max: timedelta) -> 
     return ClusterView(
         nodes=nodes,
         waiting=_read_waiting(session, gpu_pools),
-        pools=frozenset(session.scalars(select(Pool.name))),
     )
 
 

@@ -147,7 +147,7 @@ def _service_point(scene: Scene, place: str, **changes: Any) -> Job:
     return scene.finish(job)
 
 
-def test_01_before_insert(scene: Scene) -> None:
+def test_01_before_insert_a_kill_loses_no_job(scene: Scene) -> None:
     scene.service.start(kill_at="api.jobs.submit:add_job:before")
 
     job = scene.submit_through_the_kill()
@@ -155,7 +155,7 @@ def test_01_before_insert(scene: Scene) -> None:
     scene.finish(job)
 
 
-def test_02_before_commit(scene: Scene) -> None:
+def test_02_before_commit_a_kill_makes_no_second_job(scene: Scene) -> None:
     scene.service.start(kill_at="api.jobs.submit:add_job:after")
 
     job = scene.submit_through_the_kill()
@@ -163,7 +163,7 @@ def test_02_before_commit(scene: Scene) -> None:
     scene.finish(job)
 
 
-def test_03_commit_to_reply(scene: Scene) -> None:
+def test_03_commit_to_reply_a_kill_makes_no_second_job(scene: Scene) -> None:
     scene.service.start(kill_at="api.jobs.routes:submit_job:after")
 
     job = scene.submit_through_the_kill()
@@ -171,11 +171,11 @@ def test_03_commit_to_reply(scene: Scene) -> None:
     scene.finish(job)
 
 
-def test_04_select_to_claim(scene: Scene) -> None:
+def test_04_select_to_claim_a_kill_only_delays_the_start(scene: Scene) -> None:
     _service_point(scene, "scheduler.shell.loop:apply_decisions:before")
 
 
-def test_05_claim_to_spawn(scene: Scene) -> None:
+def test_05_claim_to_spawn_the_next_daemon_starts_the_attempt(scene: Scene) -> None:
     scene.service.start(kill_at="node@workers.node.runs:Runs._start:before")
 
     with scene.service.client() as client:
@@ -184,11 +184,11 @@ def test_05_claim_to_spawn(scene: Scene) -> None:
     scene.finish(job)
 
 
-def test_06_spawn_to_running(scene: Scene) -> None:
+def test_06_spawn_to_running_the_service_may_die(scene: Scene) -> None:
     _service_point(scene, "api.attempts.worker_routes:renew_lease:before")
 
 
-def test_06_spawn_to_running_of_the_supervisor(scene: Scene) -> None:
+def test_06_spawn_to_running_the_supervisor_may_die(scene: Scene) -> None:
     scene.service.start()
     with scene.service.client() as client:
         job = scene.submit(client)
@@ -199,7 +199,7 @@ def test_06_spawn_to_running_of_the_supervisor(scene: Scene) -> None:
 
 
 @pytest.mark.parametrize("victim", ["service", "daemon", "supervisor", "rank"])
-def test_07_mid_run(scene: Scene, victim: str) -> None:
+def test_07_mid_run_anybody_may_die(scene: Scene, victim: str) -> None:
     scene.service.start()
     with scene.service.client() as client:
         job = scene.submit(client)
@@ -227,28 +227,28 @@ def test_07_mid_run(scene: Scene, victim: str) -> None:
         assert done.attempt.number == 2
 
 
-def test_08_metric_commit_to_ack(scene: Scene) -> None:
+def test_08_metric_commit_to_ack_no_point_is_doubled(scene: Scene) -> None:
     _service_point(scene, "api.metrics.worker_routes:write_as:after")
 
 
-def test_09_log_append_to_ack(scene: Scene) -> None:
+def test_09_log_append_to_ack_no_byte_is_doubled(scene: Scene) -> None:
     _service_point(scene, "api.logs.worker_routes:write_as:after")
 
 
-def test_10_mid_upload(scene: Scene) -> None:
+def test_10_mid_upload_a_checkpoint_is_whole_or_not_there(scene: Scene) -> None:
     big = {"checkpoint_bytes": 5_000_000}
     _service_point(scene, "api.storage:Staged.write:after#3", config=big)
 
 
-def test_11_upload_to_commit(scene: Scene) -> None:
+def test_11_upload_to_commit_the_checkpoint_is_committed_later(scene: Scene) -> None:
     _service_point(scene, "api.checkpoints.worker_routes:commit_checkpoint:before")
 
 
-def test_12_commit_to_ack(scene: Scene) -> None:
+def test_12_commit_to_ack_the_checkpoint_is_listed_once(scene: Scene) -> None:
     _service_point(scene, "api.checkpoints.worker_routes:commit_checkpoint:after")
 
 
-def test_13_delete_mark_to_delete(scene: Scene) -> None:
+def test_13_delete_mark_to_delete_is_finished_later(scene: Scene) -> None:
     job = _service_point(scene, "api.storage:LocalStorage.delete:before")
 
     with scene.service.client() as client:
@@ -262,7 +262,7 @@ def test_13_delete_mark_to_delete(scene: Scene) -> None:
     )
 
 
-def test_14_exit_to_report(scene: Scene) -> None:
+def test_14_exit_to_report_what_has_ended_is_not_run_again(scene: Scene) -> None:
     scene.service.start(kill_at="api.attempts.worker_routes:report_exit:before")
     with scene.service.client() as client:
         job = scene.submit(client)
@@ -276,13 +276,13 @@ def test_14_exit_to_report(scene: Scene) -> None:
     assert len(scene.ledger.entries("start")) == 1, "what had ended was not run again"
 
 
-def test_15_terminal_commit_to_ack(scene: Scene) -> None:
+def test_15_terminal_commit_to_ack_the_end_stays_the_end(scene: Scene) -> None:
     _service_point(scene, "api.attempts.worker_routes:write:after")
 
     assert len(scene.ledger.entries("start")) == 1
 
 
-def test_16_sigterm_to_sigkill(scene: Scene) -> None:
+def test_16_sigterm_to_sigkill_the_rank_dies_all_the_same(scene: Scene) -> None:
     scene.service.start()
     with scene.service.client() as client:
         job = scene.submit(client, config={"ignore_sigterm": True, "steps": 5000})
@@ -298,7 +298,7 @@ def test_16_sigterm_to_sigkill(scene: Scene) -> None:
     wait_for("the rank to be gone", lambda: not Path(f"/proc/{rank_pid}").exists())
 
 
-def test_17_clean_up(scene: Scene) -> None:
+def test_17_clean_up_is_finished_by_the_next_daemon(scene: Scene) -> None:
     scene.service.start(kill_at="node@workers.node.runs:Runs._close:before")
 
     with scene.service.client() as client:
@@ -308,7 +308,7 @@ def test_17_clean_up(scene: Scene) -> None:
     assert len(scene.ledger.entries("start")) == 1
 
 
-def test_18_restore(scene: Scene) -> None:
+def test_18_restore_goes_on_when_the_service_is_back(scene: Scene) -> None:
     scene.service.start(kill_at="api.checkpoints.worker_routes:send_object:before")
     with scene.service.client() as client:
         job = scene.submit(client)
@@ -321,7 +321,7 @@ def test_18_restore(scene: Scene) -> None:
     assert scene.ledger.entries("start")[-1]["step"] >= 10
 
 
-def test_18_restore_of_the_supervisor(scene: Scene) -> None:
+def test_18_restore_is_begun_again_by_the_next_supervisor(scene: Scene) -> None:
     scene.service.start()
     with scene.service.client() as client:
         job = scene.submit(client, config={"checkpoint_bytes": 3_000_000})

@@ -43,7 +43,7 @@ def _job(name: str, workers: int = 1, gpus: int = 1, **changes: object) -> Waiti
 
 
 def _pass(nodes: list[NodeView], jobs: list[WaitingJob], now_ms: int = NOW_MS) -> Plan:
-    view = ClusterView(nodes=tuple(nodes), waiting=tuple(jobs), pools=frozenset({"default"}))
+    view = ClusterView(nodes=tuple(nodes), waiting=tuple(jobs))
     _, plan = step(ClusterView(), [Observed(view=view)], now_ms)
     return plan
 

@@ -1,4 +1,4 @@
-"""The loop that the design promises, with what it needs around it."""
+"""The loop that docs/in-a-job.md shows, with what it needs around it."""
 
 import torch
 import torch.nn.functional as F
