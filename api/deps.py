@@ -15,6 +15,7 @@ from fastapi import Depends, Query, Request
 from fastapi.dependencies.models import Dependant
 from sqlalchemy.orm import Session
 
+from api import shapes
 from api.auth.callers import AttemptCaller, Caller, NodeCaller, Principal
 from api.config import ApiConfig
 from api.streams import Streams
@@ -146,7 +147,9 @@ async def page(
     ] = LIMIT_DEFAULT,
     after: Annotated[
         str | None,
-        Query(min_length=1, max_length=512, description="`next_cursor` of the page before."),
+        Query(
+            max_length=512, pattern=shapes.CURSOR, description="`next_cursor` of the page before."
+        ),
     ] = None,
 ) -> Page:
     """Return the part of a list that is asked for."""

@@ -73,6 +73,12 @@ class BadCursor(BadParameter):
         super().__init__("after", "is not a cursor of this list: use `next_cursor` of a page of it")
 
 
+class HeadersTooLarge(Invalid):
+    """The path and the headers are more than is read before anybody is known."""
+
+    code = "headers_too_large"
+
+
 class HostNotAllowed(Invalid):
     """The request names a host that this service does not go by."""
 
@@ -117,6 +123,7 @@ STATUS_BY_ERROR: dict[type[ServiceError], HTTPStatus] = {
     BadRequest: HTTPStatus.BAD_REQUEST,
     BadParameter: HTTPStatus.BAD_REQUEST,
     UnsupportedMediaType: HTTPStatus.UNSUPPORTED_MEDIA_TYPE,
+    HeadersTooLarge: HTTPStatus.REQUEST_HEADER_FIELDS_TOO_LARGE,
     HostNotAllowed: HTTPStatus.MISDIRECTED_REQUEST,
     MethodNotAllowed: HTTPStatus.METHOD_NOT_ALLOWED,
     PreconditionFailed: HTTPStatus.PRECONDITION_FAILED,

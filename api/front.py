@@ -69,7 +69,8 @@ class Front:
         try:
             principal = state["principal"] = await self._gate.admit(scope)
             if method == "HEAD" and not self._has_own_head(scope):
-                scope["method"] = "GET"
+                # A copy: the server looks at its own to see that no body may follow.
+                scope = {**scope, "method": "GET"}
             await self._app(scope, receive, answer.send)
         except ClientDisconnect:
             pass  # nobody is left to hear of it
@@ -155,7 +156,7 @@ class _Answer:
             self._is_complete = True
             await self._send({"type": "http.response.body", "body": b"", "more_body": False})
         if more_body:
-            raise OSError("the answer to a HEAD has no body")  # ends a stream as if the client left
+            raise ClientDisconnect  # ends a stream: nobody will read it
 
 
 def _read_request_id(scope: Scope) -> str:

@@ -14,6 +14,7 @@ from itertools import islice
 from sqlalchemy import ColumnElement, delete, select, update
 from sqlalchemy.orm import Session
 
+from api.checkpoints.expiry import list_crowded_jobs, mark_expired
 from api.checkpoints.removal import finish_deletions
 from api.idempotency import KEPT
 from api.storage import LocalStorage
@@ -26,6 +27,7 @@ from models import (
     Database,
     File,
     IdempotencyRecord,
+    Job,
 )
 
 # Nobody writes to staged bytes for so long: a stalled sender is cut off long before.
@@ -56,6 +58,7 @@ def run_once(database: Database, storage: LocalStorage, now: datetime) -> Swept:
         _mark_abandoned(session)
         records = _delete(session, IdempotencyRecord, IdempotencyRecord.created_at < now - KEPT)
         sessions = _delete(session, BrowserSession, BrowserSession.expires_at < now)
+    _mark_outlived(database)
     checkpoints = finish_deletions(database, storage, _list_marked(database))
     staged = storage.sweep_staging(older_than=(now - STAGED_KEPT).timestamp())
     orphans = _sweep_orphans(database, storage, older_than=(now - ORPHANS_KEPT).timestamp())
@@ -77,6 +80,17 @@ def _mark_abandoned(session: Session) -> None:
         .values(state=CheckpointState.DELETING)
         .execution_options(synchronize_session=False)
     )
+
+
+def _mark_outlived(database: Database) -> None:
+    """Mark checkpoints that were kept for an attempt alone which has ended, however it did."""
+    with database.read() as session:
+        crowded = list_crowded_jobs(session)
+    for job_id in crowded:
+        with database.write() as session:
+            job = session.get(Job, job_id)
+            if job is not None:
+                mark_expired(session, job)
 
 
 def _delete(session: Session, table: type[Base], condition: ColumnElement[bool]) -> int:

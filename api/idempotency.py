@@ -6,7 +6,6 @@ successes are kept; what failed changed nothing and may be tried again.
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -18,17 +17,19 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.exc import StaleDataError
 
+from api import shapes
 from api.auth.callers import Caller
 from api.errors import IdempotencyMismatch
 from models import Base, Database, IdempotencyRecord
 from scheduler.core.errors import StaleVersion
+from scheduler.core.spec import content_hash
 
 KEPT = timedelta(hours=24)
 IdempotencyKey = Annotated[
     str | None,
     Header(
         alias="idempotency-key",
-        pattern=r"^[\x21-\x7e]{1,255}$",
+        pattern=shapes.IDEMPOTENCY_KEY,
         description="Your own name of this request; sent again it does nothing a second time.",
     ),
 ]
@@ -75,15 +76,21 @@ class Answer:
         return Response(self.body, self.status, present, "application/json")
 
 
-def read_ticket(request: Request, caller: Caller, key: str | None, body: bytes) -> Ticket | None:
-    """Return what the request's `Idempotency-Key` stands for, None when it has none."""
+def read_ticket(
+    request: Request, caller: Caller, key: str | None, document: object
+) -> Ticket | None:
+    """Return what the request's `Idempotency-Key` stands for, None when it has none.
+
+    Args:
+        document: what was asked for, as JSON has it: spaces and the order of names are no matter.
+    """
     if key is None:
         return None
     return Ticket(
         project_id=caller.project_id,
         scope=f"{request.method} {request.url.path}"[:255],
         key=key,
-        fingerprint=hashlib.sha256(body).hexdigest(),
+        fingerprint=content_hash(document),
     )
 
 

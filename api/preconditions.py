@@ -11,15 +11,26 @@ from typing import Annotated
 
 from fastapi import Header
 
+from api import shapes
 from api.errors import BadParameter, PreconditionFailed
 
 IfMatch = Annotated[
     str | None,
-    Header(alias="if-match", max_length=1024, description="ETag of the version you have read."),
+    Header(
+        alias="if-match",
+        max_length=1024,
+        pattern=shapes.ENTITY_TAGS,
+        description="ETag of the version you have read.",
+    ),
 ]
 IfNoneMatch = Annotated[
     str | None,
-    Header(alias="if-none-match", max_length=1024, description="ETags that you have; 304 if so."),
+    Header(
+        alias="if-none-match",
+        max_length=1024,
+        pattern=shapes.ENTITY_TAGS,
+        description="ETags that you have; 304 if so.",
+    ),
 ]
 
 _TAG = re.compile(r'\s*(?:W/)?("[^"]*")\s*')

@@ -9,6 +9,7 @@ from typing import Any
 
 from pydantic import BaseModel
 
+from api.shapes import WORDS
 from api.suggest import did_you_mean
 from scheduler.core.errors import Problem
 
@@ -37,7 +38,7 @@ _WORDS = {
     "greater_than_equal": "must be at least {ge}",
     "less_than": "must be less than {lt}",
     "less_than_equal": "must be at most {le}",
-    "string_pattern_mismatch": "must look like {pattern}",
+    "string_pattern_mismatch": "{words}",
     "json_type": "must be a JSON document",
     "value_error": "{error}",
 }
@@ -71,6 +72,8 @@ def _problem(error: Mapping[str, Any], model: type[BaseModel] | None, prefix: st
     else:
         words = _WORDS.get(kind)
         context = error.get("ctx", {})
+        if kind == "string_pattern_mismatch":
+            context = {"words": WORDS[context["pattern"]]}
         message = str(error["msg"]) if words is None else words.format_map(context)
     return Problem(prefix + pointer_of(parts), _CODES.get(kind, kind), message)
 

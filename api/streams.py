@@ -12,12 +12,21 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncGenerator,
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from dataclasses import dataclass, field
 from typing import Any
 
 from fastapi import Request
 from fastapi.responses import StreamingResponse
+from starlette.types import Send
 
 from api.errors import BadParameter
 from models import Doorbell
@@ -154,11 +163,22 @@ def stream_response(
         topic: rung whenever there may be more.
         read_page: reads from a position on; called again at once as long as it finds events.
     """
-    return StreamingResponse(
+    return _ClosingResponse(
         _follow(streams, topic, read_page, position),
         media_type="text/event-stream",
         headers={"cache-control": "no-store", "x-accel-buffering": "no"},
     )
+
+
+class _ClosingResponse(StreamingResponse):
+    """Ends its generator with the answer; one whose reader left would linger until collected."""
+
+    async def stream_response(self, send: Send) -> None:
+        try:
+            await super().stream_response(send)
+        finally:
+            if isinstance(self.body_iterator, AsyncGenerator):
+                await self.body_iterator.aclose()
 
 
 def read_last_event_id(request: Request, after: int | None) -> int:

@@ -9,8 +9,10 @@ from __future__ import annotations
 import json
 import math
 import re
+import typing
 from collections.abc import Callable, Coroutine
 from typing import Any, ClassVar, NoReturn
+from urllib.parse import unquote_to_bytes
 
 from fastapi import Request, Response
 from fastapi.routing import APIRoute
@@ -26,6 +28,8 @@ INT_MIN, INT_MAX = -(2**63), 2**63 - 1
 # Numbers that may leave 64 bits and escapes that may not be text. Rare, so that the common
 # document is read by the C parser alone and only a suspicious one is walked.
 _SUSPICIOUS = re.compile(rb"\d{19}|[eE]\+?\d{3}|\\u(?:[dD][89a-fA-F]|0000)")
+# Python reads more than this as a number: `1_0`, `+5`, ` 5`, `1.0`.
+_WHOLE = re.compile(r"-?[0-9]+")
 _TOO_DEEP = f"more than {DEPTH_MAX} levels of nesting: make the document flatter"
 
 
@@ -136,15 +140,27 @@ def _parameter_check(route: APIRoute) -> Callable[[Request], None]:
         for field in route.dependant.query_params
         if "list" in str(field.field_info.annotation)
     }
+    whole = {
+        field.alias
+        for field in route.dependant.query_params
+        if _is_whole(field.field_info.annotation)
+    }
     pending = list(route.dependant.dependencies)
     while pending:
         dependency = pending.pop()
         known |= {field.alias for field in dependency.query_params}
+        whole |= {
+            field.alias
+            for field in dependency.query_params
+            if _is_whole(field.field_info.annotation)
+        }
         pending.extend(dependency.dependencies)
 
     def check(request: Request) -> None:
-        if not request.scope["query_string"]:
+        query: bytes = request.scope["query_string"]
+        if not query:
             return
+        _check_utf8(query)
         seen: set[str] = set()
         for name, value in request.query_params.multi_items():
             if name not in known:
@@ -154,9 +170,25 @@ def _parameter_check(route: APIRoute) -> Callable[[Request], None]:
                 raise BadParameter(name, "is given twice: give it once")
             if "\0" in value:
                 raise BadParameter(name, "holds a NUL character: leave it out")
+            if name in whole and not _WHOLE.fullmatch(value):
+                raise BadParameter(name, "must be a whole number, such as 5")
             seen.add(name)
 
     return check
+
+
+def _is_whole(annotation: Any) -> bool:
+    return annotation is int or int in typing.get_args(annotation)
+
+
+def _check_utf8(query: bytes) -> None:
+    """Refuse a query that would be read as other text than was meant."""
+    try:
+        query.decode("ascii")
+        unquote_to_bytes(query).decode()
+    except UnicodeDecodeError:
+        message = "the query is not percent-encoded UTF-8: encode it with your HTTP library"
+        raise BadParameter(None, message) from None
 
 
 def _refuse_constant(name: str) -> NoReturn:

@@ -67,7 +67,7 @@ def configure_logging(log_format: str = "auto", level: int = logging.INFO) -> No
         structlog.dev.ConsoleRenderer() if is_console else structlog.processors.JSONRenderer()
     )
     formatter = structlog.stdlib.ProcessorFormatter(
-        foreign_pre_chain=[structlog.stdlib.ExtraAdder(), *shared],
+        foreign_pre_chain=[structlog.stdlib.ExtraAdder(), _drop_colours, *shared],
         processors=[structlog.stdlib.ProcessorFormatter.remove_processors_meta, render],
     )
     handler = logging.StreamHandler(sys.stderr)
@@ -92,6 +92,13 @@ def redact(
 ) -> MutableMapping[str, Any]:
     """Take credentials out of a log line, by name and by look."""
     return {name: _redacted(name, value) for name, value in event.items()}
+
+
+def _drop_colours(
+    _logger: object, _method: str, event: MutableMapping[str, Any]
+) -> MutableMapping[str, Any]:
+    event.pop("color_message", None)  # uvicorn's second copy of its message
+    return event
 
 
 def redact_text(text: str) -> str:

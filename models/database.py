@@ -103,7 +103,7 @@ def announce(session: Session, *topics: str) -> None:
 
 
 def _say_overtaken(context: ExceptionContext) -> None:
-    """Of writers that wait for each other one is given up: it has to look again, as after any race."""
+    """Say in one way that another transaction was faster, also when the database has chosen so."""
     if getattr(context.original_exception, "sqlstate", None) in _GIVEN_UP:
         raise StaleDataError("given up for another transaction") from context.original_exception
 

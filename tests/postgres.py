@@ -172,9 +172,7 @@ class PostgresServer:
 
     def _make_template(self) -> None:
         self._execute("CREATE DATABASE {}", _TEMPLATE)
-        database = Database(DatabaseConfig(url=self.url(_TEMPLATE)))
-        upgrade_schema(database)
-        database.close()
+        _migrate(self.url(_TEMPLATE))
 
     def _execute(self, statement: LiteralString, *names: str) -> None:
         # A connection for each: one that stays open would be cut when the server is stopped.
@@ -192,6 +190,7 @@ class PostgresServer:
 
 
 _SERVER = pytest.StashKey[PostgresServer]()
+_SQLITE_FILE = pytest.StashKey[bytes]()
 
 
 def get_server(config: pytest.Config) -> PostgresServer:
@@ -205,7 +204,7 @@ def get_server(config: pytest.Config) -> PostgresServer:
 
 @contextlib.contextmanager
 def migrated_database(kind: str, config: pytest.Config, folder: Path) -> Iterator[Database]:
-    """Yield an empty database with all tables.
+    """Yield an empty database with all tables: 40 ms on PostgreSQL, less on SQLite.
 
     Args:
         kind: one of `BOTH`.
@@ -215,10 +214,25 @@ def migrated_database(kind: str, config: pytest.Config, folder: Path) -> Iterato
         with get_server(config).new_database() as database:
             yield database
         return
-    database = Database(DatabaseConfig(url=f"sqlite:///{folder / 'test.db'}"))
-    upgrade_schema(database)
-    yield database
-    database.close()
+    path = folder / "test.db"
+    if _SQLITE_FILE in config.stash:
+        path.write_bytes(config.stash[_SQLITE_FILE])
+    else:
+        _migrate(f"sqlite:///{path}")
+        config.stash[_SQLITE_FILE] = path.read_bytes()
+    database = Database(DatabaseConfig(url=f"sqlite:///{path}"))
+    try:
+        yield database
+    finally:
+        database.close()
+
+
+def _migrate(url: str) -> None:
+    database = Database(DatabaseConfig(url=url))
+    try:
+        upgrade_schema(database)
+    finally:
+        database.close()
 
 
 def _find_programs() -> Path:

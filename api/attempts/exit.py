@@ -11,12 +11,12 @@ from sqlalchemy.orm import Session
 from api.attempts.fence import Membership, Ticket, find_membership
 from api.attempts.wanted import list_nodes
 from models import Attempt, AttemptNode, Job, announce
-from models.queries.attempts import end_attempt
+from models.queries.attempts import advance_attempt, end_attempt
 from models.queries.jobs import advance_job, job_topic, node_topic
 from scheduler.core.errors import StaleAttempt
 from scheduler.core.reasons import Reason
 from scheduler.core.retry import AttemptEnd, Outcome
-from scheduler.core.states import AttemptState, JobEvent, JobState
+from scheduler.core.states import AttemptEvent, AttemptState, JobEvent, JobState
 
 _RANKING: tuple[Outcome, ...] = ("failed", "lost", "stopped", "succeeded")
 _ANSWER = "job_state"
@@ -73,7 +73,9 @@ def _note_start(
     has_run = any(rank.get("code") is not None or rank.get("signal") is not None for rank in ranks)
     if job.state is not JobState.STARTING or not has_run:
         return
-    attempt.state, attempt.started_at = AttemptState.RUNNING, now
+    if attempt.state is AttemptState.LAUNCHING:
+        advance_attempt(attempt, AttemptEvent.JOINED)
+    attempt.started_at = now
     data = {"attempt_id": attempt.id, "attempt": attempt.number}
     advance_job(session, job, JobEvent.JOINED, reason=Reason.TRAINING, now=now, data=data)
 

@@ -12,9 +12,10 @@ from sqlalchemy.orm import Session
 from api.attempts.fence import Membership
 from api.attempts.wanted import Wanted, decide_wanted, list_nodes
 from models import AttemptNode, announce
+from models.queries.attempts import advance_attempt
 from models.queries.jobs import advance_job, job_topic, node_topic, record_event
 from scheduler.core.reasons import Reason
-from scheduler.core.states import AttemptState, JobEvent, JobState
+from scheduler.core.states import AttemptEvent, AttemptState, JobEvent, JobState
 
 Phase = Literal["staging", "starting", "running", "stopping", "finalizing"]
 
@@ -96,12 +97,13 @@ def _follow_phase(
     # Ranks that were never started have not joined: a failed set-up goes to finalizing as well.
     has_joined = phases <= _JOINED_PHASES and bool(report.ranks)
     if attempt.state is AttemptState.LAUNCHING and has_joined:
-        attempt.state, attempt.started_at = AttemptState.RUNNING, now
+        advance_attempt(attempt, AttemptEvent.JOINED)
+        attempt.started_at = now
         if job.state is JobState.STARTING:
             data = {"attempt_id": attempt.id, "attempt": attempt.number}
             advance_job(session, job, JobEvent.JOINED, reason=Reason.TRAINING, now=now, data=data)
-    if phases & {"stopping", "finalizing"} and attempt.state is not AttemptState.DRAINING:
-        attempt.state = AttemptState.DRAINING
+    if phases & {"stopping", "finalizing"}:
+        advance_attempt(attempt, AttemptEvent.DRAINED)
     if phases <= _ENDED_PHASES and job.state in _MAY_END:
         reason = Reason.UPLOADING_ARTIFACTS
         advance_job(session, job, JobEvent.CODE_ENDED, reason=reason, now=now)

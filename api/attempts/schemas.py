@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from api import shapes
+
 STEP_MAX = 2**63 - 1
 
 Step = Annotated[int, Field(ge=0, le=STEP_MAX)]
@@ -88,7 +90,7 @@ class ExitIn(Strict):
     """How the attempt ended on this node."""
 
     outcome: Literal["succeeded", "failed", "stopped", "lost"]
-    reason: Annotated[str, Field(pattern=r"^[A-Za-z]{1,64}$")] | None = None
+    reason: Annotated[str, Field(pattern=shapes.REASON)] | None = None
     message: Message | None = None
     ranks: list[RankExitIn] = Field(default_factory=list, max_length=1024)
 

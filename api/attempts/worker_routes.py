@@ -18,6 +18,8 @@ from api.attempts.schemas import Assignment, ExitIn, ExitOut, LeaseIn, LeaseOut,
 from api.attempts.writing import read_as, ticket_of, write, write_as
 from api.auth.callers import AttemptCaller
 from api.auth.tokens import issue_attempt_token, verify_attempt_token
+from api.checkpoints.expiry import expire_after
+from api.checkpoints.removal import finish_deletions
 from api.config import ApiConfig
 from api.deps import ConfigDep, CurrentAttempt, DatabaseDep
 from api.downloads import DOWNLOAD_RESPONSES, send_object
@@ -83,16 +85,24 @@ async def renew(
     responses=problem_responses(409),
 )
 async def exit_(
-    attempt_id: str, report: ExitIn, caller: CurrentAttempt, database: DatabaseDep
+    attempt_id: str,
+    report: ExitIn,
+    caller: CurrentAttempt,
+    database: DatabaseDep,
+    storage: StorageDep,
 ) -> ExitOut:
     """Say how the attempt ended on this node. The same report again gets the same answer."""
     record: dict[str, Any] = report.model_dump(mode="json")
     now = datetime.now(UTC)
 
-    def change(session: Session) -> str:
-        return report_exit(session, ticket_of(caller), record, now=now)
+    def change(session: Session) -> tuple[str, list[str]]:
+        job_state = report_exit(session, ticket_of(caller), record, now=now)
+        return job_state, expire_after(session, attempt_id)
 
-    return ExitOut(accepted=True, job_state=await run_in_threadpool(write, database, change))
+    job_state, expired = await run_in_threadpool(write, database, change)
+    if expired:
+        await run_in_threadpool(finish_deletions, database, storage, expired)
+    return ExitOut(accepted=True, job_state=job_state)
 
 
 @router.get(

@@ -16,23 +16,19 @@ from sqlalchemy.orm import Session
 
 from api.attempts.fence import Membership, Ticket, check_live
 from api.attempts.writing import write
+from api.checkpoints.expiry import mark_expired
 from api.checkpoints.manifest import ManifestFile, check_files
 from api.checkpoints.removal import finish_deletions
-from api.checkpoints.retention import Candidate, decide_expired
 from api.storage import LocalStorage, ObjectKey
 from models import (
     Checkpoint,
     CheckpointFile,
     CheckpointState,
     Database,
-    Job,
-    announce,
     new_id,
 )
-from models.queries.checkpoints import list_needed_ids, select_committed
-from models.queries.jobs import job_topic, record_event
+from models.queries.jobs import record_event
 from scheduler.core.errors import Conflict, Invalid, NotFound
-from scheduler.core.spec import read_spec
 
 F = TypeVar("F", CheckpointFile, ManifestFile)
 
@@ -227,30 +223,6 @@ def _seal(
     record_event(session, member.job, "checkpoint.committed", now=now, data=data)
     session.flush()
     return mark_expired(session, member.job)
-
-
-def mark_expired(session: Session, job: Job) -> list[str]:
-    """Mark what the job's policy does not keep; return the ids."""
-    committed = session.scalars(select_committed(job.id)).all()
-    ids = [checkpoint.id for checkpoint in committed]
-    expired = decide_expired(
-        [
-            Candidate(
-                checkpoint_id=checkpoint.id,
-                metrics=checkpoint.metrics,
-                is_pinned=checkpoint.is_pinned,
-            )
-            for checkpoint in committed
-        ],
-        read_spec(job.spec).checkpoint,
-        in_use=list_needed_ids(session, ids),
-    )
-    for checkpoint in committed:
-        if checkpoint.id in expired:
-            checkpoint.state = CheckpointState.DELETING
-    if expired:
-        announce(session, job_topic(job.id))
-    return expired
 
 
 def _check_open(session: Session, member: Membership) -> None:

@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, Field
 
+from api import shapes
 from api.attempts.schemas import Step, Strict
 from api.pages import ListEnvelope
 
@@ -25,7 +26,7 @@ class FileIn(Strict):
 class CheckpointIn(Strict):
     """A checkpoint that is about to be uploaded."""
 
-    name: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+    name: Annotated[str, Field(pattern=shapes.PLAIN_NAME)]
     step: Step
     metrics: dict[MetricName, MetricValue] = Field(default_factory=dict, max_length=256)
     files: list[FileIn]

@@ -67,11 +67,12 @@ async def create(
     idempotency_key: IdempotencyKey = None,
 ) -> Response:
     """Store a file: the body is its bytes, as they are."""
-    if not filename.isprintable() or "/" in filename or "\\" in filename:
+    is_plain = filename.isprintable() and not {"/", "\\"} & set(filename)
+    if not is_plain or filename in {".", ".."}:
         raise BadParameter("filename", "is a plain name, without slashes and control characters")
 
     def keep(staged: Staged) -> Answer:
-        said = f"{filename}\0{purpose}\0{staged.sha256}".encode()
+        said = [filename, purpose, staged.sha256]
         ticket = read_ticket(request, caller, idempotency_key, said)
         file = File(
             id=new_id("file"),

@@ -33,7 +33,8 @@ Change = Callable[[Session, datetime], schemas.Job]
 async def _ticket(
     request: Request, caller: MemberCaller, idempotency_key: IdempotencyKey = None
 ) -> Ticket | None:
-    return read_ticket(request, caller, idempotency_key, await request.body())
+    document = await request.json() if await request.body() else None
+    return read_ticket(request, caller, idempotency_key, document or {})  # `{}` may be left out
 
 
 TicketDep = Annotated[Ticket | None, Depends(_ticket)]

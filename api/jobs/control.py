@@ -5,7 +5,6 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Any, assert_never
 
-from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from api.auth.callers import Caller
@@ -13,8 +12,9 @@ from api.jobs import schemas
 from api.jobs.representation import represent_jobs
 from api.jobs.submission import merge_patch
 from api.visibility import get_visible_job
-from models import Checkpoint, CheckpointState, Job
+from models import Checkpoint, Job
 from models.queries.attempts import ask_checkpoint, ask_stop
+from models.queries.checkpoints import select_committed
 from models.queries.jobs import advance_job, record_event
 from scheduler.core.control import Action, Already, AskStop, Now, SetHold, decide_action
 from scheduler.core.errors import Conflict, IllegalTransition, NotFound
@@ -42,7 +42,7 @@ def act_on_job(
         case Now():
             advance_job(session, job, effect.event, reason=effect.reason, now=now, data=data)
         case AskStop():
-            ask_stop(session, job, reason=effect.reason, now=now)
+            ask_stop(session, job, reason=effect.reason, now=now, data=data)
         case SetHold():
             if job.is_held != effect.is_held:
                 job.is_held = effect.is_held
@@ -83,19 +83,16 @@ def plan_fork(
         NoCheckpoint: none is named, and there is none.
     """
     job = get_visible_job(session, caller, job_id)
-    committed = select(Checkpoint.id).where(
-        Checkpoint.job_id == job.id, Checkpoint.state == CheckpointState.COMMITTED
-    )
+    committed = select_committed(job.id)
     if request.checkpoint is not None:
         found = session.scalar(committed.where(Checkpoint.id == request.checkpoint))
         if found is None:
             raise NotFound("this checkpoint of the job")
     else:
-        newest = committed.order_by(Checkpoint.step.desc(), Checkpoint.id.desc()).limit(1)
-        found = session.scalar(newest)
+        found = session.scalar(committed.limit(1))
         if found is None:
             raise NoCheckpoint(f"{job.id} has no checkpoint yet: wait for one, or use rerun")
-    document = {**plan_rerun(session, caller, job_id), "resume_from": found}
+    document = {**plan_rerun(session, caller, job_id), "resume_from": found.id}
     forked: dict[str, Any] = merge_patch(document, request.overrides)
     return forked
 

@@ -44,3 +44,17 @@ SPEC_BODY: dict[str, Any] = {
     }
 }
 """`openapi_extra=` of a route that reads a job spec by itself, to tell all problems at once."""
+
+DRAFT_BODY: dict[str, Any] = {
+    "requestBody": {
+        "required": True,
+        "description": "A JobSpec, or what is to become one: the answer says what it lacks.",
+        "content": {
+            "application/json": {
+                "schema": {"type": "object"},
+                "example": {"recipe": "image-classifier", "workers": 2},
+            }
+        },
+    }
+}
+"""Likewise, where a spec that is wrong is no error."""

@@ -44,7 +44,9 @@ def read_filter(
     for label in labels:
         key, colon, value = label.partition(":")
         if not colon or not key or '"' in key or "\\" in key:
-            raise BadParameter("label", "must look like key:value")
+            raise BadParameter(
+                "label", "is a key and a value with a colon between, such as team:vision"
+            )
         pairs.append((key, value))
     return JobFilter(states=tuple(states), labels=tuple(pairs), project=project, name=name)
 

@@ -17,7 +17,7 @@ from api.errors import ErrorItem, problem_responses
 from api.idempotency import Answer, IdempotencyKey, read_ticket, write_once
 from api.jobs import schemas
 from api.jobs.desk import DeskDep
-from api.jobs.documentation import CREATED, NOT_MODIFIED, SHOWN, SPEC_BODY
+from api.jobs.documentation import CREATED, DRAFT_BODY, NOT_MODIFIED, SHOWN, SPEC_BODY
 from api.jobs.edit import edit_job, remove_job
 from api.jobs.listing import list_jobs, read_filter
 from api.jobs.representation import render_job, represent_jobs
@@ -57,11 +57,11 @@ async def create(
     """
     body = await read_body(request)
     check_json_type(request)
-    ticket = read_ticket(request, caller, idempotency_key, body)
 
     def work() -> Response:
-        now = datetime.now(UTC)
-        return submit_job(desk, caller, parse_json(body), ticket=ticket, now=now).render()
+        document, now = parse_json(body), datetime.now(UTC)
+        ticket = read_ticket(request, caller, idempotency_key, document)
+        return submit_job(desk, caller, document, ticket=ticket, now=now).render()
 
     return await run_in_threadpool(work)
 
@@ -71,7 +71,7 @@ async def create(
     operation_id="jobs_validate",
     response_model=schemas.Validation,
     responses=problem_responses(422),
-    openapi_extra=SPEC_BODY,
+    openapi_extra=DRAFT_BODY,
 )
 async def validate(request: Request, caller: MemberCaller, desk: DeskDep) -> schemas.Validation:
     """Say everything that submitting this spec would say, without submitting it."""

@@ -6,18 +6,14 @@ is in `scheduler.core.spec_rules`. Strict: no text becomes a number, no field is
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import MAXYEAR, datetime
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
 
+from api import shapes
+
 ENV_BYTES_MAX = 32 * 1024
-
-
-def _no_control(text: str) -> str:
-    if not text.isprintable():
-        raise ValueError("must not hold control characters")
-    return text
 
 
 def _instant(text: str) -> str:
@@ -27,6 +23,9 @@ def _instant(text: str) -> str:
         instant = None
     if instant is None or instant.tzinfo is None or "T" not in text.upper():
         raise ValueError("must be an instant with its zone, such as 2031-05-01T06:00:00Z")
+    # A day from the ends of the calendar: other zones, a database's too, must be able to say it.
+    if not 1 < instant.year < MAXYEAR:
+        raise ValueError("must lie in the years 2 to 9998: choose a nearer one, or leave it out")
     return text
 
 
@@ -36,27 +35,18 @@ def _small(env: dict[str, str]) -> dict[str, str]:
     return env
 
 
-Name = Annotated[str, StringConstraints(min_length=1, max_length=128), AfterValidator(_no_control)]
-LabelKey = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._/-]{0,127}$")]
-LabelValue = Annotated[str, StringConstraints(max_length=256), AfterValidator(_no_control)]
+Name = Annotated[str, StringConstraints(min_length=1, max_length=128, pattern=shapes.TEXT)]
+LabelKey = Annotated[str, StringConstraints(pattern=shapes.LABEL_KEY)]
+LabelValue = Annotated[str, StringConstraints(max_length=256, pattern=shapes.TEXT)]
 Labels = Annotated[dict[LabelKey, LabelValue], Field(max_length=64)]
 Priority = Annotated[int, Field(ge=0, le=100)]
-Identifier = Annotated[str, StringConstraints(pattern=r"^[a-z]+_[0-9a-z]{1,36}$")]
-RelativePath = Annotated[
-    str, StringConstraints(min_length=1, max_length=512), AfterValidator(_no_control)
-]
-Argument = Annotated[str, StringConstraints(max_length=4096)]
-VariableName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z_][A-Za-z0-9_]{0,127}$")]
-InputName = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
-InputSource = Annotated[
-    str, StringConstraints(min_length=1, max_length=1024), AfterValidator(_no_control)
-]
-# A requirement never begins with "-": it would be an option to pip.
-Requirement = Annotated[
-    str,
-    StringConstraints(pattern=r"^[A-Za-z0-9]", max_length=512),
-    AfterValidator(_no_control),
-]
+Identifier = Annotated[str, StringConstraints(pattern=shapes.IDENTIFIER)]
+RelativePath = Annotated[str, StringConstraints(min_length=1, max_length=512, pattern=shapes.TEXT)]
+Argument = Annotated[str, StringConstraints(max_length=4096, pattern=shapes.NO_NUL)]
+VariableName = Annotated[str, StringConstraints(pattern=shapes.VARIABLE_NAME)]
+InputName = Annotated[str, StringConstraints(pattern=shapes.PLAIN_NAME)]
+InputSource = Annotated[str, StringConstraints(min_length=1, max_length=1024, pattern=shapes.TEXT)]
+Requirement = Annotated[str, StringConstraints(pattern=shapes.REQUIREMENT, max_length=512)]
 Workers = Annotated[int, Field(ge=1, le=4096)]
 Instant = Annotated[
     str,
@@ -115,7 +105,7 @@ class EnvironmentDocument(Document):
 
     model_config = ConfigDict(title="Environment")
 
-    python: Annotated[str, StringConstraints(pattern=r"^3\.[0-9]{1,2}$")] | None = None
+    python: Annotated[str, StringConstraints(pattern=shapes.PYTHON_VERSION)] | None = None
     requirements: Annotated[list[Requirement], Field(max_length=256)] = []
 
 

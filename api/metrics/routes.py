@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query, Request, Response
 from fastapi.responses import StreamingResponse
 from starlette.concurrency import run_in_threadpool
 
+from api import shapes
 from api.attempts.naming import get_attempt_id, map_attempt_numbers
 from api.deps import CurrentCaller, DatabaseDep, ReadSession, StreamsDep
 from api.metrics.batch import KEY_LENGTH_MAX
@@ -21,6 +22,7 @@ from api.streams import SSE_RESPONSES, StreamEvent, StreamPage, stream_response
 from api.strict import StrictRoute
 from api.visibility import get_visible_job
 from models import Database, Job
+from scheduler.core.errors import NotFound
 
 router = APIRouter(tags=["metrics"], route_class=StrictRoute)
 
@@ -57,7 +59,8 @@ def get_metrics(
     A series is that of the lowest rank that has one, unless `rank` is given. When an attempt went
     on from a checkpoint, the steps that it did again are shown once, as it did them; `attempt`
     shows one attempt as it was. Longer series are down-sampled: of each stretch the least and the
-    greatest value stay, and the first and the last point always.
+    greatest value stay, and the first and the last point always. A series that nobody has logged
+    is empty while the job may still log it, and not found when it has ended.
     """
     job = get_visible_job(session, caller, job_id)
     attempt_id = None if attempt is None else get_attempt_id(session, job.id, attempt)
@@ -72,6 +75,8 @@ def get_metrics(
     found = rank if rank is not None else find_rank(session, wanted) or 0
     wanted = SeriesFilter(job_id=job.id, key=key, rank=found, attempt_id=attempt_id)
     series = read_series(session, wanted)
+    if len(series) == 0 and job.is_terminal:
+        raise NotFound("this metric (the same path without `key` lists those that there are)")
     body = dump_series(key, found, number, len(series), downsample(series, points))
     return Response(body, media_type="application/json")
 
@@ -93,8 +98,8 @@ async def stream_metrics(
     after: Annotated[
         str | None,
         Query(
-            min_length=1,
             max_length=CURSOR_CHARS_MAX,
+            pattern=shapes.CURSOR,
             description="`id` of the last event that is known.",
         ),
     ] = None,

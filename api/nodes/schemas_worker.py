@@ -6,12 +6,13 @@ from typing import Annotated, Any
 
 from pydantic import BaseModel, Field
 
+from api import shapes
 from api.attempts.schemas import Message, Strict
 
 Epoch = Annotated[int, Field(ge=0, le=2**31 - 1)]
-AttemptId = Annotated[str, Field(pattern=r"^att_[0-9a-z]{26}$")]
+AttemptId = Annotated[str, Field(pattern=shapes.ATTEMPT_ID)]
 Text = Annotated[str, Field(min_length=1, max_length=64)]
-Name = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,127}$")]
+Name = Annotated[str, Field(pattern=shapes.PLAIN_NAME)]
 
 
 class NodeJoin(Strict):
@@ -57,7 +58,7 @@ class SupervisedIn(Strict):
 class EndedIn(SupervisedIn):
     """A supervisor that is provably gone, and has left no exit record."""
 
-    reason: Annotated[str, Field(pattern=r"^[A-Za-z]{1,64}$")]
+    reason: Annotated[str, Field(pattern=shapes.REASON)]
     message: Message = ""
 
 

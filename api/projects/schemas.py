@@ -7,10 +7,11 @@ from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints
 
+from api import shapes
 from api.jobs.spec_schema import Document
 from api.pages import ListEnvelope
 
-ProjectName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9._-]{0,127}$")]
+ProjectName = Annotated[str, StringConstraints(pattern=shapes.PROJECT_NAME)]
 
 
 class Project(BaseModel):

@@ -75,7 +75,7 @@ _HEADERS: Mapping[str, Document] = {
     "WWW-Authenticate": {"description": "How to authenticate."},
     "x-should-retry": {"description": "Whether the same request may go through later."},
 }
-_ALWAYS = (400, 421, 500, 503)
+_ALWAYS = (400, 421, 431, 500, 503)
 _WITH_BODY = (413, 415, 422)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -17,15 +18,34 @@ from scheduler.core.errors import NotFound
 from scheduler.core.reasons import Reason
 from scheduler.core.retry import AttemptEnd, Verdict, decide_after_attempt
 from scheduler.core.spec import read_spec
-from scheduler.core.states import AttemptState, JobEvent, JobState
+from scheduler.core.states import AttemptEvent, JobEvent, JobState, find_next_attempt_state
 
 _CODE_ENDS = {JobEvent.SUCCEEDED, JobEvent.FAILED}
 
 
-def ask_stop(session: Session, job: Job, *, reason: str, now: datetime) -> None:
+def advance_attempt(attempt: Attempt, event: AttemptEvent) -> None:
+    """Take `attempt` to where `event` leads.
+
+    Raises:
+        ValueError: the table has no such edge, which is a mistake of ours; nothing was changed.
+    """
+    state = find_next_attempt_state(attempt.state, event)
+    if state is None:
+        raise ValueError(f"{attempt.id} is {attempt.state} and cannot be {event}")
+    attempt.state = state
+
+
+def ask_stop(
+    session: Session,
+    job: Job,
+    *,
+    reason: str,
+    now: datetime,
+    data: Mapping[str, Any] | None = None,
+) -> None:
     """Ask the live attempt to stop: the job is stopping, its nodes are told."""
     job.stop_reason = reason
-    advance_job(session, job, JobEvent.STOP_ASKED, reason=reason, now=now)
+    advance_job(session, job, JobEvent.STOP_ASKED, reason=reason, now=now, data=data)
     for node_id in _node_ids(session, job):
         announce(session, node_topic(node_id))
 
@@ -50,7 +70,7 @@ def end_attempt(session: Session, attempt: Attempt, end: AttemptEnd, *, now: dat
         user_failures=job.user_failures,
         infra_failures=job.infra_failures,
     )
-    attempt.state = AttemptState.LOST if end.outcome == "lost" else AttemptState.EXITED
+    advance_attempt(attempt, AttemptEvent.LOST if end.outcome == "lost" else AttemptEvent.EXITED)
     attempt.reason, attempt.message, attempt.ended_at = end.reason, end.message, now
     release_slots(session, attempt)
     job.user_failures, job.infra_failures = verdict.user_failures, verdict.infra_failures

@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -15,12 +16,14 @@ from sqlalchemy import func, select, text
 from api.attempts.exit import report_exit
 from api.attempts.fence import Ticket
 from models import Allocation, Job, Node
+from models.queries.jobs import record_event
 from scheduler.core.states import TERMINAL_STATES, AttemptState, JobState
 from scheduler.shell.loop import Scheduler, SchedulerConfig
 from scheduler.shell.reconcile import reconcile
 from tests.component.api_data.desk import TWO, Desk, NodeDesk, Supervisor, ok, texts
 from tests.factories import job_document
 from tests.postgres import migrated_database
+from tests.services import wait_for
 
 pytestmark = pytest.mark.postgres
 
@@ -44,23 +47,10 @@ def submit(desk: Desk, **headers: str) -> Any:
 
 
 def run_at_once(*works: Callable[[], object]) -> None:
-    """Run each in a thread and wait for all; what they raise fails the test."""
-    errors: list[BaseException] = []
-
-    def guard(work: Callable[[], object]) -> None:
-        try:
-            work()
-        except BaseException as error:  # noqa: BLE001  it belongs to the thread that waits
-            errors.append(error)
-
-    threads = [threading.Thread(target=guard, args=(work,)) for work in works]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert not any(thread.is_alive() for thread in threads)
-    if errors:
-        raise errors[0]
+    """Run each in a thread of its own and wait for all; what one raises fails the test."""
+    with ThreadPoolExecutor(len(works)) as threads:
+        for running in [threads.submit(work) for work in works]:
+            running.result(60)
 
 
 def test_a_job_goes_from_submit_to_its_checkpoint(desk: Desk) -> None:
@@ -168,11 +158,26 @@ def test_a_follower_misses_no_line_while_ranks_print_at_once(desk: Desk) -> None
         assert lines == [str(number) for number in range(num_lines)]
 
 
+def test_who_comes_second_to_a_job_looks_again(desk: Desk) -> None:
+    job_id = ok(submit(desk))["id"]
+    hold = f"/v1/jobs/{job_id}/hold"
+
+    with ThreadPoolExecutor(1) as threads:
+        with desk.database.write() as session:
+            job = session.get_one(Job, job_id)
+            record_event(session, job, "job.edited", now=datetime.now(UTC))
+            second = threads.submit(desk.http.post, hold, headers=desk.admin)
+            wait_for("the second to wait for the first", lambda: is_lock_waited_for(desk))
+
+        ok(second.result(30))
+    assert desk.world.history(job_id) == ["job.pending", "job.edited", "job.held"]
+
+
 def test_an_attempt_that_reports_its_end_just_now_is_not_taken_for_lost(desk: Desk) -> None:
     supervisor = desk.launch()
     node_id = supervisor.assignment()["node_id"]
     ticket = Ticket(attempt_id=supervisor.attempt_id, node_id=node_id, epoch=1)
-    record = {"outcome": "succeeded", "reason": None, "message": None, "ranks": []}
+    record: dict[str, Any] = {"outcome": "succeeded", "reason": None, "message": None, "ranks": []}
     now = datetime.now(UTC)
     much_later = now + timedelta(hours=1)
 
@@ -253,6 +258,12 @@ def serve(node: NodeDesk, are_over: threading.Event) -> None:
         for supervisor in supervisors:
             assert ok(supervisor.exit())["job_state"] == "succeeded"
         node.supervisors.clear()
+
+
+def is_lock_waited_for(desk: Desk) -> bool:
+    """Return whether some transaction waits for another one."""
+    with desk.database.read() as session:
+        return bool(session.scalar(text("SELECT count(*) FROM pg_locks WHERE NOT granted")))
 
 
 def num_open(desk: Desk) -> int:

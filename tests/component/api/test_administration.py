@@ -58,6 +58,7 @@ class TestKeys:
             {"name": "x", "rol": "admin"},
             {"name": "x", "project": "nowhere"},
             {"name": "x", "expires_at": "soon"},
+            {"name": "x", "expires_at": "9999-12-31T23:59:59-23:59"},
             {"name": "x", "expires_at": "2001-01-01T00:00:00Z"},
             {"name": "x", "expires_at": 5},
         ],

@@ -129,6 +129,10 @@ def test_bodies_that_do(shared_client: AppClient, kind: str) -> None:
         "limit=101",
         "limit=9223372036854775808",
         "limit=1e3",
+        "limit=1_0",
+        "limit=%2B5",
+        "limit=%205",
+        "limit=1.0",
         "limit=NaN",
         "limit=",
         "limit=1&limit=2",
@@ -148,6 +152,8 @@ def test_bodies_that_do(shared_client: AppClient, kind: str) -> None:
         "offset=3",
         "limt=3",
         "name=" + "x" * 200,
+        "name=%ff",
+        "name=%ED%A0%80",
     ],
 )
 def test_queries_of_lists(shared_client: AppClient, query: str) -> None:

@@ -133,6 +133,12 @@ def test_everything_wrong_is_told_at_once_with_its_pointer(app_client: AppClient
         pytest.param(job_document(begin_at="2031-01-01T00:00:00"), "/begin_at", id="no zone"),
         pytest.param(job_document(begin_at=1), "/begin_at", id="number for an instant"),
         pytest.param(job_document(begin_at="9999-99-99T99:99:99Z"), "/begin_at", id="no such day"),
+        pytest.param(
+            job_document(begin_at="0001-01-01T00:00:00+14:00"), "/begin_at", id="before year 1"
+        ),
+        pytest.param(
+            job_document(begin_at="9999-12-31T23:59:59-14:00"), "/begin_at", id="after year 9999"
+        ),
         pytest.param(job_document(resources={"cpus": 0}), "/resources/cpus", id="no CPU"),
         pytest.param(job_document(resources={"gpus": -1}), "/resources/gpus", id="negative GPUs"),
         pytest.param(job_document(resources={"gpu": 1}), "/resources/gpu", id="mistyped resource"),
@@ -297,6 +303,18 @@ def test_the_same_request_twice_makes_one_job(app_client: AppClient) -> None:
     assert other.status_code == 422
     assert other.json()["code"] == "idempotency_mismatch"
     assert _count_jobs(app_client) == 1
+
+
+def test_the_same_document_in_other_bytes_is_the_same_request(app_client: AppClient) -> None:
+    headers = {"idempotency-key": "once", "content-type": "application/json"}
+    document = job_document()
+    backwards = dict(reversed(document.items()))
+
+    first = app_client.post("/v1/jobs", content=json.dumps(document), headers=headers)
+    again = app_client.post("/v1/jobs", content=json.dumps(backwards, indent=3), headers=headers)
+
+    assert again.status_code == 201
+    assert again.json()["id"] == first.json()["id"]
 
 
 def test_a_refused_request_leaves_its_idempotency_key_free(app_client: AppClient) -> None:

@@ -12,9 +12,11 @@ import pytest
 
 from api.housekeeping import run_once
 from api.storage import LocalStorage, ObjectKey
-from models import Checkpoint, CheckpointFile, CheckpointState, Job
+from models import Attempt, Checkpoint, CheckpointFile, CheckpointState, Job
+from models.queries.attempts import end_attempt
 from models.queries.checkpoints import find_resume_checkpoint
 from scheduler.core.errors import OutOfStorage, Unavailable
+from scheduler.core.retry import AttemptEnd
 from scheduler.core.spec import CheckpointPolicy, JobSpec, KeepBest, RetrySpec
 from tests.component.api_data.desk import ONE, Desk, Supervisor, ok, problem
 
@@ -241,6 +243,41 @@ def test_the_checkpoint_that_an_attempt_resumes_from_stays_and_can_be_fetched(de
     assert steps(desk, first.job_id) == [4, 3, 1]
     for each in resume["files"]:
         assert second.call("GET", each["url"]).content == FILES[each["path"]]
+
+
+def test_what_an_attempt_resumed_from_goes_when_it_has_ended(desk: Desk) -> None:
+    node = desk.join()
+    first = desk.launch(KEEP, node)
+    first.save(1)
+    ok(first.exit("failed", "UserCodeError"))
+    desk.schedule()
+    second = node.take(first.job_id)
+    for step in (2, 3, 4):
+        second.save(step)
+
+    ok(second.exit("succeeded"))
+
+    assert steps(desk, first.job_id) == [4, 3]
+    assert len(list((desk.storage.root / "checkpoints").iterdir())) == 2
+
+
+def test_what_a_lost_attempt_resumed_from_goes_with_the_next_round(desk: Desk) -> None:
+    node = desk.join()
+    first = desk.launch(KEEP, node)
+    first.save(1)
+    ok(first.exit("failed", "UserCodeError"))
+    desk.schedule()
+    second = node.take(first.job_id)
+    for step in (2, 3, 4):
+        second.save(step)
+    with desk.database.write() as session:
+        attempt = session.get_one(Attempt, second.attempt_id)
+        end_attempt(session, attempt, AttemptEnd(outcome="lost"), now=desk.world.now)
+
+    swept = run_once(desk.database, desk.storage, desk.world.now)
+
+    assert swept.checkpoints == 1
+    assert steps(desk, first.job_id) == [4, 3]
 
 
 def test_the_checkpoint_that_a_waiting_job_names_stays(desk: Desk) -> None:

@@ -284,6 +284,19 @@ def test_a_metric_that_nobody_has_logged_is_empty(desk: Desk) -> None:
     assert desk.get(f"/v1/jobs/{supervisor.job_id}/metrics")["data"] == []
 
 
+def test_a_metric_that_nobody_has_logged_is_not_found_once_the_job_has_ended(desk: Desk) -> None:
+    supervisor = desk.launch(ONE)
+    ok(supervisor.measure(0, {"loss": [(1, 0.5)]}))
+    ok(supervisor.exit())
+    path = f"/v1/jobs/{supervisor.job_id}/metrics"
+
+    answer = desk.http.get(path, params={"key": "los"}, headers=desk.admin)
+
+    assert problem(answer, 404) == "not_found"
+    assert "without `key`" in answer.json()["detail"]
+    assert desk.get(path, key="loss")["data"] if "data" in desk.get(path, key="loss") else True
+
+
 def test_a_series_is_of_the_lowest_rank_that_has_one(desk: Desk) -> None:
     supervisor = desk.launch()
     ok(supervisor.measure(0, {"loss": [(1, 0.5)]}, rank=1))

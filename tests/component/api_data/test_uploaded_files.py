@@ -64,7 +64,7 @@ def test_a_name_is_kept_whatever_it_says_and_never_becomes_a_path(desk: Desk) ->
 
 
 def test_a_name_that_is_none_is_refused(desk: Desk) -> None:
-    for filename in ("", "a/b", "a\\b", "a\nb", "a\0b", "x" * 256, "\u202egpj.exe"):
+    for filename in ("", "a/b", "a\\b", "a\nb", "a\0b", "x" * 256, "\u202egpj.exe", ".", ".."):
         assert upload(desk, filename=filename).status_code == 400, filename
 
 

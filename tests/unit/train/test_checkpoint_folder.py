@@ -128,3 +128,34 @@ def test_an_empty_folder_is_no_checkpoint(tmp_path: Path) -> None:
 
     with pytest.raises(RunError, match="holds no file"):
         flush_folder(tmp_path / "folder")
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        pytest.param("a\\b", "rename", id="a backslash"),
+        pytest.param("a\nb", "rename", id="a control character"),
+        pytest.param("a\u202eb", "rename", id="a character that turns text around"),
+        pytest.param(os.fsdecode(b"a\xff"), "rename", id="no text"),
+        pytest.param("/".join(["a" * 200] * 3), "rename", id="too long a path"),
+        pytest.param("/".join("a" * 33), "flatten", id="too deep"),
+    ],
+)
+def test_names_that_the_service_refuses_are_refused_before_anything_is_committed(
+    name: str, advice: str, tmp_path: Path
+) -> None:
+    path = tmp_path / "folder" / name
+    path.parent.mkdir(parents=True)
+    path.write_bytes(b"1")
+
+    with pytest.raises(RunError, match=advice):
+        flush_folder(tmp_path / "folder")
+
+
+def test_a_manifest_is_json_whatever_the_metrics_are(tmp_path: Path) -> None:
+    folder = fresh_folder(tmp_path, 0)
+    (folder / "a").write_text("1")
+
+    ready = commit_folder(folder, tmp_path, 1, {"loss": float("nan")}).path.parent
+
+    assert json.loads((ready / "manifest.json").read_text())["metrics"] == {"loss": "NaN"}

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from trainmaster._spool import STEP_MAX, Spool, clean_step, clean_values, only_finite
+from trainmaster._spool import STEP_MAX, Spool, clean_step, clean_values, only_finite, spell
 
 
 class Scalar:
@@ -124,7 +124,7 @@ def test_what_is_no_number_is_refused_with_advice(
     ("name", "error"),
     [
         pytest.param("", ValueError, id="empty"),
-        pytest.param("x" * 201, ValueError, id="too long"),
+        pytest.param("x" * 129, ValueError, id="too long"),
         pytest.param("a\nb", ValueError, id="a line break"),
         pytest.param("\ud800", ValueError, id="half a character"),
         pytest.param(3, TypeError, id="a number"),
@@ -156,3 +156,9 @@ def test_what_is_no_step_is_refused(step: Any, error: type[Exception]) -> None:
 
 def test_nothing_is_ranked_by_a_value_that_is_not_finite() -> None:
     assert only_finite({"a": 1, "b": math.nan, "c": -math.inf, "d": 0.5}) == {"a": 1, "d": 0.5}
+
+
+def test_what_json_has_no_number_for_is_spelled() -> None:
+    got = spell({"a": 1, "b": math.nan, "c": -math.inf, "d": math.inf})
+
+    assert got == {"a": 1, "b": "NaN", "c": "-Infinity", "d": "Infinity"}

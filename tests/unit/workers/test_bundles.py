@@ -206,6 +206,8 @@ HOSTILE: list[tuple[str, Callable[[], bytes], str]] = [
     ("a zip with a password", encrypted_zip, "encrypted"),
     ("a zip packed with bzip2",
      lambda: make_zip(("a", b"x", 0), compression=zipfile.ZIP_BZIP2), "unusual"),
+    ("a zip whose directory would lie before its start", lambda: b"PK\x03\x04" + struct.pack(
+        "<4s4H2LH", b"PK\x05\x06", 0, 0, 1, 1, 100, 2**32 - 2, 0), "damaged"),
     ("a zip without a directory", lambda: b"PK\x03\x04" + bytes(100), "no directory"),
     ("a file that is no archive", lambda: b"hello", "neither a zip"),
     ("an empty file", lambda: b"", "neither a zip"),

@@ -7,10 +7,19 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any, cast
 
 import pytest
 
-from workers.supervisor.checkpoints import BadCheckpoint, commit_folder, list_ready
+from workers.supervisor.checkpoints import (
+    BadCheckpoint,
+    Committer,
+    Uploader,
+    commit_folder,
+    list_ready,
+)
+from workers.supervisor.link import Link
+from workers.supervisor.manifest import read_metrics
 
 
 def make_folder(checkpoints: Path, **files: bytes) -> Path:
@@ -82,3 +91,53 @@ def test_only_a_folder_of_its_own_can_be_committed(tmp_path: Path) -> None:
 def test_a_step_has_bounds(step: int, tmp_path: Path) -> None:
     with pytest.raises(BadCheckpoint, match="step"):
         commit_folder(tmp_path, make_folder(tmp_path, a=b"1"), step=step, metrics={})
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        pytest.param("a\\b", id="a backslash"),
+        pytest.param("a\tb", id="a control character"),
+        pytest.param("a\u202eb", id="a character that turns text around"),
+        pytest.param(os.fsdecode(b"a\xff"), id="no text"),
+        pytest.param("__".join(["a" * 200] * 3), id="too long a path"),
+        pytest.param("__".join("a" * 33), id="too deep"),
+    ],
+)
+def test_names_that_the_service_refuses_are_not_committed(name: str, tmp_path: Path) -> None:
+    folder = make_folder(tmp_path, good=b"1", **{name: b"1"})
+
+    with pytest.raises(BadCheckpoint, match="rename|flatten"):
+        commit_folder(tmp_path, folder, step=1, metrics={})
+
+    assert list_ready(tmp_path) == []
+
+
+def test_metrics_are_as_the_service_takes_them() -> None:
+    odd = {"a": float("nan"), "b": float("-inf"), "c": True, "d": "NaN", "e": "text", "f": None}
+
+    assert read_metrics(odd) == {"a": "NaN", "b": "-Infinity", "c": 1.0, "d": "NaN"}
+    assert len(read_metrics({f"m{number}": 1.0 for number in range(300)})) == 256
+    with pytest.raises(BadCheckpoint, match="printable"):
+        read_metrics({"x" * 129: 1.0})
+
+
+def test_odd_messages_are_refused_and_the_next_is_committed(tmp_path: Path) -> None:
+    folder = make_folder(tmp_path, a=b"1")
+    (tmp_path / "tmp-loop").symlink_to(tmp_path / "tmp-loop")
+    uploader = Uploader(cast("Link", None), print)
+    uploader.add = lambda ready: None  # type: ignore[method-assign]
+    committer = Committer(tmp_path, uploader)
+    answers: list[dict[str, Any]] = []
+    odd = [
+        {"path": "/a\0b", "step": 1},
+        {"path": str(folder), "step": 1, "metrics": {"loss": int("1" + "0" * 400)}},
+        {"path": str(tmp_path / "tmp-loop" / "tmp-a"), "step": 1},
+        {"path": str(folder), "step": [1]},
+    ]
+
+    for message in [*odd, {"path": str(folder), "step": 1}]:
+        committer.add(message, answers.append)
+    committer.finish()
+
+    assert [answer["op"] for answer in answers] == [*["refused"] * len(odd), "committed"]

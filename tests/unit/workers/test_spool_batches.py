@@ -144,3 +144,13 @@ def test_the_last_step_is_that_of_the_last_whole_line(tmp_path: Path) -> None:
     path.write_text(line(3, a=1.0) + line(4, a=1.0) + '{"step": 5')
 
     assert SpoolTail(path, 0).find_last_step() == 4
+
+
+def test_a_name_that_the_service_refuses_is_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "0.jsonl"
+    path.write_text(line(0, **{"a" * 128: 1.0, "b" * 129: 2.0}))
+    store = Store()
+
+    send_all(path, store)
+
+    assert [list(batch["columns"]) for batch in store.batches] == [["a" * 128]]
