@@ -87,6 +87,9 @@ class Settings(BaseSettings):
     node_name: str | None = Field(
         default=None, description="Name of this node; the host name unless set."
     )
+    node_address: str | None = Field(
+        default=None, description="Where other nodes reach this one; found out unless set."
+    )
     node_pool: str = Field(default="default", description="Pool that this node joins.")
     node_cpus: float | None = Field(
         default=None,
@@ -109,7 +112,9 @@ class Settings(BaseSettings):
     leader_seconds: Seconds = Field(
         default=10, description="How long a silent scheduler keeps the lead."
     )
-    grace_seconds: Seconds = Field(default=30, description="From the request to stop to the kill.")
+    grace_seconds: Seconds = Field(
+        default=30, description="From the request to stop to the kill, unless a spec says so."
+    )
     attempt_token_seconds: Seconds = Field(default=600, description="Life of a supervisor's token.")
     log_format: str = Field(
         default="auto", pattern="^(auto|console|json)$", description="`auto`, `console` or `json`."

@@ -21,13 +21,15 @@ class Desk:
     database: Database
     worlds: Worlds
     recipes: Mapping[str, Recipe]
+    grace_seconds: int
 
 
 def open_desk(config: ApiConfig, database: Database) -> Desk:
     """Return the desk of an app."""
     recipes = list_recipes(config.recipes_dir)
     worlds = Worlds(database, frozenset(recipes), config.input_roots)
-    return Desk(database=database, worlds=worlds, recipes=recipes)
+    grace_seconds = round(config.timers.grace_seconds)
+    return Desk(database=database, worlds=worlds, recipes=recipes, grace_seconds=grace_seconds)
 
 
 async def _desk(request: Request) -> Desk:

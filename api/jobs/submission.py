@@ -48,8 +48,13 @@ class Submission:
     is_project_given: bool
 
 
-def read_submission(document: Any, world: World, recipes: Mapping[str, Recipe]) -> Submission:
-    """Return what `document` says, and every problem that can be seen without the database."""
+def read_submission(
+    document: Any, world: World, recipes: Mapping[str, Recipe], *, grace_seconds: int = 30
+) -> Submission:
+    """Return what `document` says, and every problem that can be seen without the database.
+
+    `grace_seconds` is for specs that do not name their own.
+    """
     shape_problems: list[Problem] = []
     try:
         model = JobSpecDocument.model_validate(document)
@@ -59,6 +64,8 @@ def read_submission(document: Any, world: World, recipes: Mapping[str, Recipe]) 
         model = _read_rest(document, errors)
     bad = frozenset(problem.pointer.split("/")[1] for problem in shape_problems if problem.pointer)
     whole = model.model_dump()
+    if "grace_seconds" not in model.limits.model_fields_set:
+        whole["limits"]["grace_seconds"] = grace_seconds
     spec = read_spec(whole)
     found = [*check_spec(spec, world), *_check_recipe(spec, recipes, bad)]
     kept = [problem for problem in found if not _is_consequence(problem, bad)]

@@ -22,6 +22,7 @@ from models.queries.jobs import add_job
 from scheduler.core.errors import InvalidSpec, Problem
 from scheduler.core.reasons import Reason
 from scheduler.core.spec import JobSpec, content_hash
+from scheduler.core.spec_rules import World
 from scheduler.core.states import JobState
 
 
@@ -96,10 +97,11 @@ def check_submission(desk: Desk, caller: Caller, submission: Submission) -> dict
 
 
 def _read(desk: Desk, document: Any) -> Submission:
-    submission = read_submission(document, desk.worlds.recent(), desk.recipes)
-    if submission.problems:
-        submission = read_submission(document, desk.worlds.fresh(), desk.recipes)
-    return submission
+    def read(world: World) -> Submission:
+        return read_submission(document, world, desk.recipes, grace_seconds=desk.grace_seconds)
+
+    submission = read(desk.worlds.recent())
+    return read(desk.worlds.fresh()) if submission.problems else submission
 
 
 def _resolve(session: Session, caller: Caller, submission: Submission) -> _References:

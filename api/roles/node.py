@@ -25,6 +25,7 @@ def run(role: str, settings: Settings, arguments: list[str]) -> int:
             node_dir=settings.data_folder / "node",
             name=settings.node_name or socket.gethostname(),
             pool=settings.node_pool,
+            address=settings.node_address,
             admin_key=_find_admin_key(settings),
             job_python=settings.job_python.absolute(),
             cpus=settings.node_cpus,
