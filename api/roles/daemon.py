@@ -9,6 +9,7 @@ import threading
 
 import structlog
 
+from api.roles.node import BESIDE_SERVICE
 from api.settings import CHECKOUT, Settings
 
 log = structlog.get_logger()
@@ -49,7 +50,7 @@ class NodeProcess:
     def _keep(self) -> None:
         while not self._ended.is_set():
             self._child = subprocess.Popen(
-                [sys.executable, "-m", "api", "node"],
+                [sys.executable, "-m", "api", "node", BESIDE_SERVICE],
                 cwd=CHECKOUT,
                 env=self._environment,
                 stdin=subprocess.DEVNULL,

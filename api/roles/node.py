@@ -11,10 +11,13 @@ from api.settings import Settings
 from workers.node.config import NodeConfig
 from workers.node.daemon import run_daemon
 
+BESIDE_SERVICE = "--beside-service"
+"""Given by the service that started this daemon: without it, the daemon leaves after a while."""
+
 
 def run(role: str, settings: Settings, arguments: list[str]) -> int:
     """Run the daemon until it is told to end."""
-    if arguments:
+    if arguments not in ([], [BESIDE_SERVICE]):
         sys.stderr.write(f"trainmaster: {role} takes no arguments: set TRAINMASTER_ variables\n")
         return 2
     os.umask(0o077)
@@ -31,6 +34,7 @@ def run(role: str, settings: Settings, arguments: list[str]) -> int:
             cpus=settings.node_cpus,
             heartbeat_s=settings.heartbeat_seconds,
             fence_s=settings.fence_seconds,
+            is_embedded=BESIDE_SERVICE in arguments,
         )
     )
 

@@ -25,6 +25,10 @@ class NodeConfig:
     fence_s: float = 50.0
     orphan_s: float = 60.0
     """Fork servers leave when no daemon has run for so long."""
+    is_embedded: bool = False
+    """Whether a service has started this daemon for itself, to end with it."""
+    forsaken_s: float = 600.0
+    """An embedded daemon without runs leaves when the service has been away for so long."""
     uses_cgroups: bool = True
     preloads_default: bool = True
     """Warm the default project's preloader at start."""

@@ -99,10 +99,16 @@ def _serve(config: NodeConfig, node: NodeFolder, stop: threading.Event) -> int:
         target=_talk, args=(heartbeat, runs, stop), name="heartbeat", daemon=True
     )
     node_id = heartbeat.identify(stop)
+    if not node_id:
+        _drop_fork_servers(node)
+        return 0
     _log.info("serving: node %s, %s", node_id, facts["capacity"])
     talking.start()
     while not stop.is_set():
         count = runs.look_after()
+        if count == 0 and heartbeat.is_forsaken():
+            _log.info("the service has been away for %s s and nothing runs here", config.forsaken_s)
+            stop.set()
         if preloader is not None:
             preloader.look_after()
         stop.wait(_LOOK_BUSY_S if count else _LOOK_IDLE_S)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from typing import Any
 
 from workers.node.config import NodeConfig
@@ -26,21 +27,25 @@ class Heartbeat:
         self._config, self._facts = config, facts
         self._client = Client(config.url)
         self._node_id = ""
+        self._heard_at_s = time.monotonic()
         self._backoff = Backoff(first_s=0.25, max_s=config.heartbeat_s)
 
     def identify(self, stop: threading.Event) -> str:
         """Return the node's id, registering if need be, however long the service is away.
+
+        Empty if told to stop before, or forsaken.
 
         Raises:
             CannotRegister: there is neither a credential nor a key.
             Refused: the service does not take the key.
         """
         failures = 0
-        while not stop.is_set():
+        while not stop.is_set() and not self.is_forsaken():
             try:
                 self._node_id, self._client.token = find_credential(self._config) or register(
                     self._config
                 )
+                self._heard_at_s = time.monotonic()
                 break
             except Unreachable as error:
                 failures += 1
@@ -48,19 +53,25 @@ class Heartbeat:
                 stop.wait(self._backoff.pause_s(failures, error.retry_after_s))
         return self._node_id
 
+    def is_forsaken(self) -> bool:
+        """Say whether the service that this daemon belongs to has been away for too long."""
+        away_s = time.monotonic() - self._heard_at_s
+        return self._config.is_embedded and away_s > self._config.forsaken_s
+
     def run(self, runs: Runs, stop: threading.Event) -> None:
         """Go on until told to stop."""
         failures = 0
         while not stop.is_set():
             try:
                 pause_s = self._beat(runs)
-                failures = 0
+                failures, self._heard_at_s = 0, time.monotonic()
             except Unreachable as error:
                 failures += 1
                 if failures == 1:
                     _log.warning("service unreachable: %s", error)
                 pause_s = self._backoff.pause_s(failures, error.retry_after_s)
             except Refused as error:
+                self._heard_at_s = time.monotonic()
                 pause_s = self._answer_refusal(error)
             stop.wait(pause_s)
 

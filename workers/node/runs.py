@@ -10,15 +10,17 @@ import logging
 import re
 import signal
 import threading
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any
 
 from workers.node.spawning import Spawner
 from workers.node.sweeping import Sweeper
 from workers.supervisor import forkserver, linux
 from workers.supervisor.cgroup import find_cgroup
-from workers.supervisor.files import find_json
+from workers.supervisor.failures import FOLDER_LOST, describe_full_disk
+from workers.supervisor.files import find_json, is_disk_full
 from workers.supervisor.layout import Handover, NodeFolder, RunFolder
 from workers.supervisor.processes import send_signal
 from workers.supervisor.ranks import kill_leftovers
@@ -74,7 +76,10 @@ class Runs:
         boot_id = linux.get_boot_id()
         with self._lock:
             for path in sorted(self._node.runs.iterdir()):
-                self._recover_one(RunFolder(path), boot_id)
+                try:
+                    self._recover_one(RunFolder(path), boot_id)
+                except Exception:  # noqa: BLE001  the other runs must be found
+                    _log.exception("run not recovered: %s", path.name)
 
     def describe(self) -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
         """Return the heartbeat's `supervisors` and `ended`."""
@@ -109,7 +114,7 @@ class Runs:
             for run in list(self._runs.values()):
                 if run.is_disowned and run.attempt_id not in named:
                     _log.warning("run dropped, the service wants it no more: %s", run.attempt_id)
-                    self._close(run)
+                    self._guard(run, partial(self._close, run))
             is_new = False
             for assignment in assignments:
                 is_new |= self._take(assignment, now_s)
@@ -123,13 +128,30 @@ class Runs:
         self._spawner.reap()
         with self._lock:
             for run in list(self._runs.values()):
-                if run.is_supervised():
-                    self._end_if_stale(run, now_s)
-                else:
-                    if run.pid is not None:
-                        run.pid, run.ended_at_s = None, now_s
-                    self._settle(run, now_s)
+                self._guard(run, partial(self._look_after_one, run, now_s))
             return len(self._runs)
+
+    def _guard(self, run: Run, act: Callable[[], object]) -> None:
+        """Do something with one run; whatever it has become, the others are not held up."""
+        try:
+            if run.folder.is_lost:
+                self._lose(run, "SupervisorDied", FOLDER_LOST)
+            else:
+                act()
+        except Exception as error:  # noqa: BLE001  a job may have done anything to its folder
+            _log.exception("run cannot go on: %s", run.attempt_id)
+            if isinstance(error, OSError) and is_disk_full(error):
+                self._lose(run, "StorageUnavailable", describe_full_disk(self._node.path))
+            else:
+                self._lose(run, "SupervisorDied", f"{FOLDER_LOST} ({error})")
+
+    def _look_after_one(self, run: Run, now_s: float) -> None:
+        if run.is_supervised():
+            self._end_if_stale(run, now_s)
+            return
+        if run.pid is not None:
+            run.pid, run.ended_at_s = None, now_s
+        self._settle(run, now_s)
 
     def _recover_one(self, folder: RunFolder, boot_id: str) -> None:
         try:
@@ -140,8 +162,11 @@ class Runs:
             self._sweeper.remove(folder.path)
             return
         run = Run(folder, handover.attempt_id, handover.epoch)
-        # The service's address and the node's paths may have changed since.
-        self._hand_over(run, handover.token)
+        try:
+            # The service's address and the node's paths may have changed since.
+            self._hand_over(run, handover.token)
+        except OSError:
+            _log.exception("run found, and its handover is not renewed: %s", run.attempt_id)
         identity = find_json(folder.identity) or {}
         if identity.get("boot_id") == boot_id:
             run.pid, run.start_ticks = identity.get("pid"), identity.get("start_ticks")
@@ -156,20 +181,28 @@ class Runs:
         if run.is_supervised():
             return False
         if run.epoch == epoch:
-            self._hand_over(run, str(assignment["token"]))
+            self._guard(run, partial(self._hand_over, run, str(assignment["token"])))
             run.is_disowned = False
         return False
 
     def _start(self, attempt_id: str, epoch: int, token: str, now_s: float) -> bool:
+        if attempt_id in self._ended:
+            return False  # the service has not heard of its end yet
         if not _ATTEMPT_ID.fullmatch(attempt_id):
             _log.error("assignment ignored, its id is no name: %r", attempt_id)
             return False
-        folder = RunFolder(self._node.runs / attempt_id)
-        folder.path.mkdir(mode=0o700, exist_ok=True)
-        run = Run(folder, attempt_id, epoch)
+        run = Run(RunFolder(self._node.runs / attempt_id), attempt_id, epoch)
         self._runs[attempt_id] = run
-        self._hand_over(run, token)
-        self._spawn(run, is_salvage=False, now_s=now_s)
+        try:
+            run.folder.path.mkdir(mode=0o700, exist_ok=True)
+            self._hand_over(run, token)
+        except OSError as error:
+            _log.exception("run not started: %s", attempt_id)
+            is_full = is_disk_full(error)
+            why = describe_full_disk(self._node.path) if is_full else f"the node failed: {error}"
+            self._lose(run, "StorageUnavailable" if is_full else "NodeFailure", why)
+        else:
+            self._guard(run, partial(self._spawn, run, is_salvage=False, now_s=now_s))
         return True
 
     def _hand_over(self, run: Run, token: str) -> None:
@@ -181,7 +214,9 @@ class Runs:
         run.retry_at_s = now_s + min(_RETRY_FIRST_S * 2 ** (run.failures - 1), _RETRY_MAX_S)
         try:
             pid = self._spawner.spawn(run.folder.path, is_salvage=is_salvage)
-        except OSError:
+        except OSError as error:
+            if is_disk_full(error) and not is_salvage:
+                raise
             _log.exception("supervisor not started: %s", run.attempt_id)
             return
         run.pid, run.start_ticks = pid, linux.find_start_ticks(pid)
@@ -240,21 +275,29 @@ class Runs:
             self._spawn(run, is_salvage=was_started, now_s=now_s)
 
     def _give_up(self, run: Run, why: str) -> None:
-        _log.error("run given up: %s: %s", run.attempt_id, why)
+        message = f"the supervisor died and what it left could not be delivered: {why}"
+        self._lose(run, "SupervisorDied", message)
+
+    def _lose(self, run: Run, reason: str, message: str) -> None:
+        """End a run here at once, whatever is left of it, and have the service told."""
+        _log.error("run given up: %s: %s", run.attempt_id, message)
         self._ended[run.attempt_id] = {
             "attempt_id": run.attempt_id,
             "epoch": run.epoch,
-            "reason": "SupervisorDied",
-            "message": f"the supervisor died and what it left could not be delivered: {why}",
+            "reason": reason,
+            "message": message,
         }
+        if run.pid is not None and run.is_supervised():
+            send_signal(run.pid, signal.SIGKILL)
+        kill_leftovers(self._find_cgroup(run.attempt_id), run.folder.run_file)
         self._close(run, is_failed=True)
 
     def _close(self, run: Run, *, is_failed: bool = False) -> None:
+        self._runs.pop(run.attempt_id, None)
         cgroup = self._find_cgroup(run.attempt_id)
         if cgroup is not None:
             kill_leftovers(cgroup, run.folder.run_file)
             cgroup.remove()
-        del self._runs[run.attempt_id]
         if is_failed:
             self._sweeper.keep(run.folder.path)
         else:

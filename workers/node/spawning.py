@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from workers.supervisor import forkserver, wire
+from workers.supervisor.files import open_regular
 
 _log = logging.getLogger("trainmaster.node")
 _ANSWER_LIMIT_S = 10.0
@@ -68,8 +69,8 @@ class Spawner:
         return int(answer["pid"])
 
     def _execute(self, run_dir: Path, is_salvage: bool) -> int:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-        log = os.open(run_dir / "supervisor.log", flags, 0o600)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        log = open_regular(run_dir / "supervisor.log", flags)
         try:
             child = subprocess.Popen(
                 [

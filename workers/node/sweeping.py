@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import logging
 import queue
 import shutil
 import threading
@@ -11,6 +12,7 @@ from pathlib import Path
 
 from workers.supervisor.layout import NodeFolder
 
+_log = logging.getLogger("trainmaster.node")
 _CACHE_LOOK_S = 300.0
 
 
@@ -30,16 +32,22 @@ class Sweeper:
     def remove(self, folder: Path) -> None:
         """Remove the folder; it is out of its place when this returns."""
         target = self._node.trash / f"{folder.name}-{time.monotonic_ns()}"
-        with contextlib.suppress(FileNotFoundError):
+        try:
             folder.rename(target)
-            self._queue.put(target)
+        except FileNotFoundError:
+            return
+        except OSError:
+            _log.exception("not removed: %s", folder)
+            return
+        self._queue.put(target)
 
     def keep(self, folder: Path) -> None:
         """Keep the folder of a failed run, and drop the oldest of those that are kept."""
         if self._kept_max == 0:
             self.remove(folder)
             return
-        folder.rename(self._node.kept / f"{time.time_ns()}-{folder.name}")
+        with contextlib.suppress(FileNotFoundError):  # the job may have removed it
+            folder.rename(self._node.kept / f"{time.time_ns()}-{folder.name}")
         for old in sorted(self._node.kept.iterdir())[: -self._kept_max]:
             self.remove(old)
 
@@ -47,10 +55,19 @@ class Sweeper:
         while True:
             path = self._queue.get()
             if path is not None:
-                shutil.rmtree(path, ignore_errors=True)
+                _remove(path)
             if time.monotonic() - self._looked_at_s > _CACHE_LOOK_S:
                 self._looked_at_s = time.monotonic()
                 trim_cache(self._node.cached_files, self._cache_limit_bytes)
+
+
+def _remove(path: Path) -> None:
+    """Remove a folder, or what a job has put in its place."""
+    if path.is_symlink() or not path.is_dir():
+        with contextlib.suppress(OSError):
+            path.unlink()
+    else:
+        shutil.rmtree(path, ignore_errors=True)
 
 
 def trim_cache(folder: Path, limit_bytes: int) -> None:

@@ -5,6 +5,7 @@ Every name and size is checked before anything is written. Knows nothing of atte
 
 from __future__ import annotations
 
+import errno
 import gzip
 import os
 import struct
@@ -71,8 +72,14 @@ def unpack(bundle: Path, filename: str, into: Path, limits: Limits | None = None
                     f"{filename} is neither a zip, a tar, a tar.gz nor a .py file: pack the code "
                     "as one of these"
                 )
-        except (OSError, EOFError, zlib.error, zipfile.BadZipFile, struct.error) as error:
-            if isinstance(error, OSError) and error.errno is not None:
+        except BadBundle:
+            raise
+        except (
+            OSError, EOFError, ValueError, OverflowError, zlib.error, zipfile.BadZipFile,
+            struct.error,
+        ) as error:  # fmt: skip
+            # A seek to where the archive says, before its own start or beyond all files.
+            if isinstance(error, OSError) and error.errno not in (None, errno.EINVAL):
                 raise  # the disk's trouble, not the bundle's
             raise BadBundle(f"{filename} is damaged ({error}): upload it again") from error
         except (NotImplementedError, RuntimeError) as error:

@@ -15,6 +15,7 @@ from workers.supervisor import wire
 from workers.supervisor.wire import BadMessage, Message, Wire
 
 PROTOCOL = 1
+_SPEED_LIMIT = 1e12
 
 Commit = Callable[[Message, Callable[[Message], None]], None]
 
@@ -87,8 +88,8 @@ class RankSocket:
             return False
 
     def _read(self, connection: _Connection) -> None:
-        is_open = connection.wire.pump()
         try:
+            is_open = connection.wire.pump()
             for message in connection.wire.messages():
                 self._handle(connection, message)
         except BadMessage as error:
@@ -118,8 +119,10 @@ class RankSocket:
 def _read_progress(message: Message) -> dict[str, Any]:
     step, total = message.get("step"), message.get("total_steps")
     speed = message.get("steps_per_second")
+    if not isinstance(speed, (int, float)) or not 0 <= speed < _SPEED_LIMIT:
+        speed = None
     return {
         "step": step if isinstance(step, int) and 0 <= step < 2**63 else 0,
         "total_steps": total if isinstance(total, int) and 0 < total < 2**63 else None,
-        "steps_per_second": float(speed) if isinstance(speed, (int, float)) else None,
+        "steps_per_second": None if speed is None else float(speed),
     }

@@ -7,7 +7,6 @@ once the folder has that name. Knows nothing of what is inside the files.
 from __future__ import annotations
 
 import hashlib
-import math
 import os
 import queue
 import secrets
@@ -21,17 +20,27 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from workers.supervisor.files import find_json, sync_folder, write_json
+from workers.supervisor.failures import describe_full_disk
+from workers.supervisor.files import (
+    find_json,
+    is_disk_full,
+    open_regular,
+    sync_folder,
+    write_json,
+)
 from workers.supervisor.http import Refused, Unreachable
 from workers.supervisor.link import GivenUp, Link, Stale
+from workers.supervisor.manifest import (
+    FILE_BYTES_MAX,
+    FILES_MAX,
+    BadCheckpoint,
+    check_path,
+    check_step,
+    read_metrics,
+)
 
-_FILES_LIMIT = 10_000
 _BLOCK_BYTES = 1024 * 1024
 _UPLOADED = "uploaded"
-
-
-class BadCheckpoint(ValueError):
-    """What a rank wants to commit cannot be a checkpoint; the message says why."""
 
 
 def commit_folder(checkpoints: Path, folder: Path, *, step: int, metrics: dict[str, Any]) -> Path:
@@ -46,8 +55,7 @@ def commit_folder(checkpoints: Path, folder: Path, *, step: int, metrics: dict[s
     """
     if folder.parent.resolve() != checkpoints.resolve() or not folder.name.startswith("tmp-"):
         raise BadCheckpoint(f"{folder} is not a tmp-… folder in {checkpoints}")
-    if not 0 <= step < 10**12:
-        raise BadCheckpoint(f"the step must be from 0 to 10^12, not {step}")
+    check_step(step)
     if not stat.S_ISDIR(folder.lstat().st_mode):
         raise BadCheckpoint(f"{folder} is not a folder")
     files = [_seal(folder, relative) for relative in _list_files(folder)]
@@ -86,6 +94,8 @@ class Uploader:
         self._thread: threading.Thread | None = None
         self._previous: Path | None = None
         self._is_finished = False
+        self.lost: list[str] = []
+        """A sentence for each checkpoint that the service will never have."""
 
     @property
     def is_delivered(self) -> bool:
@@ -124,11 +134,15 @@ class Uploader:
             try:
                 self._upload(ready)
             except Refused as error:
-                self._on_trouble(f"the service refused checkpoint {ready.name}: {error}")
-            except OSError as error:
-                self._on_trouble(f"checkpoint {ready.name} cannot be read: {error}")
+                self._lose(f"the service refused checkpoint {ready.name}: {error.describe()}")
+            except (OSError, KeyError, TypeError, ValueError) as error:
+                self._lose(f"checkpoint {ready.name} cannot be read: {error}")
             except (Stale, GivenUp):
                 return
+
+    def _lose(self, sentence: str) -> None:
+        self.lost.append(sentence)
+        self._on_trouble(sentence)
 
     def _upload(self, ready: Path) -> None:
         manifest = find_json(ready / "manifest.json")
@@ -155,7 +169,7 @@ class Uploader:
         failures = 0
         while True:
             try:
-                with path.open("rb") as file:
+                with os.fdopen(open_regular(path, os.O_RDONLY), "rb") as file:
                     size_bytes = os.fstat(file.fileno()).st_size
                     body = file.read() if size_bytes <= _BLOCK_BYTES else file
                     self._link.call("PUT", route, body=body, size_bytes=size_bytes, timeout_s=60.0)
@@ -202,32 +216,18 @@ class Committer:
                 ready = commit_folder(
                     self._checkpoints,
                     Path(str(request.get("path"))),
-                    step=_read_step(request.get("step")),
-                    metrics=_read_metrics(request.get("metrics")),
+                    step=check_step(request.get("step")),
+                    metrics=read_metrics(request.get("metrics")),
                 )
-            except (BadCheckpoint, OSError) as error:
-                sys.stderr.write(f"checkpoint refused: {error}\n")
-                reply({**answer, "op": "refused", "message": str(error)})
+            except Exception as error:  # noqa: BLE001  whatever a rank says, the next is served
+                message = str(error)
+                if isinstance(error, OSError) and is_disk_full(error):
+                    message = describe_full_disk(self._checkpoints)
+                sys.stderr.write(f"checkpoint refused: {error!r}\n")
+                reply({**answer, "op": "refused", "message": message})
             else:
                 reply({**answer, "op": "committed", "path": str(ready / "files")})
                 self._uploader.add(ready)
-
-
-def _read_step(value: Any) -> int:
-    if isinstance(value, bool) or not isinstance(value, int):
-        raise BadCheckpoint(f"the step must be an integer, not {value!r}")
-    return value
-
-
-def _read_metrics(value: Any) -> dict[str, float]:
-    """Return the finite numbers among the metrics; JSON has no others."""
-    if not isinstance(value, dict):
-        return {}
-    return {
-        str(key): number
-        for key, number in value.items()
-        if isinstance(number, (int, float)) and math.isfinite(number)
-    }
 
 
 def _list_files(folder: Path) -> list[str]:
@@ -242,9 +242,13 @@ def _list_files(folder: Path) -> list[str]:
                 elif entry.is_file(follow_symlinks=False):
                     found.append(str(Path(entry.path).relative_to(folder)))
                 else:
-                    raise BadCheckpoint(f"{entry.name} is neither a regular file nor a folder")
-                if len(found) > _FILES_LIMIT:
-                    raise BadCheckpoint(f"more than {_FILES_LIMIT} files: pack them together")
+                    raise BadCheckpoint(
+                        f"{entry.name!a} is neither a regular file nor a folder: leave it out"
+                    )
+                if len(found) > FILES_MAX:
+                    raise BadCheckpoint(f"more than {FILES_MAX} files: pack them together")
+    for relative in found:
+        check_path(relative)
     return sorted(found)
 
 
@@ -255,6 +259,8 @@ def _seal(folder: Path, relative: str) -> dict[str, Any]:
         status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode) or status.st_nlink != 1:
             raise BadCheckpoint(f"{relative} is a link, not a file of its own")
+        if status.st_size > FILE_BYTES_MAX:
+            raise BadCheckpoint(f"{relative} has more than {FILE_BYTES_MAX} bytes: split it")
         digest, size_bytes = hashlib.sha256(), 0
         while block := file.read(_BLOCK_BYTES):
             digest.update(block)

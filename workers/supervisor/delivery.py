@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import shutil
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
 from workers.supervisor.checkpoints import Committer, Uploader, list_ready
-from workers.supervisor.files import find_json, write_json
+from workers.supervisor.exits import clean_text
+from workers.supervisor.files import find_json, is_disk_full, open_regular, write_json
 from workers.supervisor.forwarder import Forwarder
 from workers.supervisor.http import Refused
 from workers.supervisor.layout import RunFolder
@@ -51,8 +55,23 @@ class Delivery:
         """Say something in the log of this node's first rank, where a user looks."""
         sys.stderr.write(f"{sentence}\n")
         if self._ranks:
-            with self._run.log(min(self._ranks), "stderr").open("ab", buffering=0) as log:
-                log.write(f"trainmaster: {sentence}\n".encode())
+            flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+            with contextlib.suppress(OSError):
+                handle = open_regular(self._run.log(min(self._ranks), "stderr"), flags)
+                with os.fdopen(handle, "ab", buffering=0) as log:
+                    log.write(f"trainmaster: {sentence}\n".encode("utf-8", "backslashreplace"))
+
+    def settle_exit(self, record: dict[str, Any]) -> dict[str, Any]:
+        """Return the exit to report after `finish`: no success when a checkpoint is lost for good.
+
+        It is written down again if it is another than before.
+        """
+        if record["outcome"] != "succeeded" or not self._uploader.lost:
+            return record
+        message = clean_text(self._uploader.lost[0])
+        record = {**record, "outcome": "failed", "reason": "UserCodeError", "message": message}
+        write_exit(self._run, record)
+        return record
 
     def find_last_steps(self) -> dict[int, Any]:
         """Return the newest step in each rank's metrics, None where there are none."""
@@ -85,13 +104,30 @@ class Delivery:
 
 
 def write_exit(run: RunFolder, record: dict[str, Any]) -> None:
-    """Write down what became of the run, before anybody is told."""
-    write_json(run.exit_record, {"record": record, "reported": False})
+    """Write down what became of the run, before anybody is told; nothing runs any more.
+
+    Where that cannot be, because the job has removed the folder or filled the disk, it is only
+    told.
+    """
+    _try_to_write(run, {"record": record, "reported": False})
 
 
 def mark_exit(run: RunFolder, **marks: Any) -> None:
     """Add to the exit record how telling it went."""
-    write_json(run.exit_record, {**(find_json(run.exit_record) or {}), **marks})
+    _try_to_write(run, {**(find_json(run.exit_record) or {}), **marks})
+
+
+def _try_to_write(run: RunFolder, value: dict[str, Any]) -> None:
+    try:
+        write_json(run.exit_record, value)
+    except OSError as error:
+        sys.stderr.write(f"the exit is not written down: {error}\n")
+        if is_disk_full(error):
+            # Only ranks needed these; without them there may be room.
+            for folder in (run.tmp, run.code, run.restored):
+                shutil.rmtree(folder, ignore_errors=True)
+            with contextlib.suppress(OSError):
+                write_json(run.exit_record, value)
 
 
 def report_exit(link: Link, run: RunFolder, record: dict[str, Any], wait: Wait) -> bool:

@@ -10,6 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from workers.supervisor.files import open_regular
+
 _MESSAGE_CHARS = 500
 _TAIL_BYTES = 32 * 1024
 # What a rank says when it was a peer that failed.
@@ -89,7 +91,7 @@ def classify(end: RankEnd, verdict: Verdict) -> str:
 def read_last_line(log: Path) -> str | None:
     """Return the last line of a log that says something, bounded and without control characters."""
     try:
-        with log.open("rb") as file:
+        with os.fdopen(open_regular(log, os.O_RDONLY), "rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - _TAIL_BYTES))
             text = file.read().decode("utf-8", "replace")
     except OSError:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
+import stat
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,10 +32,49 @@ def write_json(path: Path, value: Any) -> None:
 def find_json(path: Path) -> dict[str, Any] | None:
     """Return the object in the file, or None if there is no file or no object in it."""
     try:
-        value = json.loads(path.read_bytes())
-    except (OSError, ValueError):
+        # A pipe in the file's place must not block.
+        handle = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        with os.fdopen(handle, "rb") as file:
+            value = json.loads(file.read())
+    except (OSError, ValueError, TypeError, RecursionError):
         return None
     return value if isinstance(value, dict) else None
+
+
+def open_regular(path: Path, flags: int) -> int:
+    """Open a file where a job may have put something else: no link is followed, no pipe blocks.
+
+    A file that is made gets 0600.
+
+    Raises:
+        OSError: there is no file (and none is made), or what is there is no regular file.
+    """
+    # The folder, too, may have been replaced by a link.
+    folder = os.open(path.parent, os.O_PATH | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        safe = flags | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC
+        handle = os.open(path.name, safe, 0o600, dir_fd=folder)
+    finally:
+        os.close(folder)
+    if not stat.S_ISREG(os.fstat(handle).st_mode):
+        os.close(handle)
+        raise OSError(errno.EINVAL, "not a regular file", str(path))
+    os.set_blocking(handle, True)
+    return handle
+
+
+def find_size(path: Path) -> int:
+    """Return the bytes of a regular file; 0 when there is none."""
+    try:
+        status = path.lstat()
+    except OSError:
+        return 0
+    return status.st_size if stat.S_ISREG(status.st_mode) else 0
+
+
+def is_disk_full(error: OSError) -> bool:
+    """Say whether a disk or a quota was full, rather than anything else wrong."""
+    return error.errno in (errno.ENOSPC, errno.EDQUOT)
 
 
 def sync_folder(path: Path) -> None:

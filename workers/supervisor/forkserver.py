@@ -80,7 +80,7 @@ def take_lock(handle: int) -> bool:
 def is_locked(path: Path) -> bool:
     """Say whether some process holds the exclusive lock of this file."""
     try:
-        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+        handle = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK)
     except OSError:
         return False
     try:

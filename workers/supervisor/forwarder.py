@@ -93,7 +93,8 @@ class Forwarder:
         ripe_s = (now_s - self._started_s) / _YOUNG_S * _GATHER_MAX_S
         gather_s = min(max(ripe_s, _GATHER_MIN_S), _GATHER_MAX_S)
         is_idle = True
-        for number, tail in enumerate(self._tails):
+        for tail in list(self._tails):
+            number = id(tail)
             waiting_bytes = tail.count_waiting()
             if waiting_bytes == 0:
                 self._dirty_since_s.pop(number, None)
@@ -114,6 +115,11 @@ class Forwarder:
             # Nothing will make the service take these bytes; the rest of the job goes on.
             sys.stderr.write(f"not forwarded: {error}\n")
             tail.skip()
+            return True
+        except OSError as error:
+            # The job has put something else in the file's place: nothing more comes from there.
+            sys.stderr.write(f"not forwarded, cannot be read: {error}\n")
+            self._tails.remove(tail)
             return True
 
     def _choose_look_s(self) -> float:

@@ -23,6 +23,7 @@ Body = Union[bytes, IO[bytes], None]
 _RETRIED_STATUSES = frozenset({408, 425, 429, 500, 502, 503, 504})
 _ANSWER_LIMIT_BYTES = 64 * 1024 * 1024
 _PIECE_BYTES = 256 * 1024
+_ERRORS_SHOWN = 5
 
 
 class Unreachable(Exception):
@@ -42,6 +43,16 @@ class Refused(Exception):
         self.code = str(problem.get("code", ""))
         detail = problem.get("detail") or problem.get("title") or "no detail"
         super().__init__(f"{status} {self.code}: {detail}")
+
+    def describe(self) -> str:
+        """Return the refusal with what the problem document lists, one line, bounded."""
+        errors = self.problem.get("errors")
+        listed = [
+            f"{one.get('pointer') or 'the request'}: {one.get('message')}"
+            for one in (errors if isinstance(errors, list) else [])[:_ERRORS_SHOWN]
+            if isinstance(one, dict)
+        ]
+        return "; ".join([str(self), *listed])
 
     @property
     def is_stale(self) -> bool:

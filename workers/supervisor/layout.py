@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import stat
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -89,12 +91,37 @@ class RunFolder:
         """Return the file of a rank's `stdout` or `stderr`."""
         return self.logs / f"{rank}.{stream}"
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether the folder, or what the daemon put there, was removed or replaced."""
+        return not (_is_kind(self.path, stat.S_IFDIR) and _is_kind(self.handover, stat.S_IFREG))
+
+    def is_damaged(self) -> bool:
+        """Say whether a job has removed or replaced what `make` and the supervisor put there."""
+        folders = (self.logs, self.spool, self.checkpoints)
+        return (
+            self.is_lost
+            or not all(_is_kind(folder, stat.S_IFDIR) for folder in folders)
+            or not all(_is_kind(file, stat.S_IFREG) for file in self._iter_records())
+        )
+
+    def _iter_records(self) -> Iterator[Path]:
+        yield from self.logs.glob("*.std*")
+        yield from self.spool.glob("*.jsonl")
+
     def make(self) -> None:
         """Make the folders a run needs; those that are there stay."""
         for folder in (
             self.code, self.inputs, self.home, self.tmp, self.logs, self.spool, self.checkpoints,
         ):  # fmt: skip
             folder.mkdir(mode=0o700, exist_ok=True)
+
+
+def _is_kind(path: Path, kind: int) -> bool:
+    try:
+        return stat.S_IFMT(path.lstat().st_mode) == kind
+    except OSError:
+        return False
 
 
 @dataclass(frozen=True)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+from workers.supervisor.files import find_size, open_regular
 from workers.supervisor.http import Refused
 from workers.supervisor.link import Link
 
@@ -21,10 +22,7 @@ class LogTail:
 
     def count_waiting(self) -> int:
         """Return how many bytes the service does not have yet."""
-        try:
-            return max(0, self._path.stat().st_size - self._sent_bytes)
-        except FileNotFoundError:
-            return 0
+        return max(0, find_size(self._path) - self._sent_bytes)
 
     def send(self, link: Link) -> bool:
         """Send one piece; False if there was none. Raises as `Link.call`.
@@ -32,7 +30,7 @@ class LogTail:
         A piece whose answer was lost is sent again at the same offset; the service then names
         its true length, and sending goes on from there.
         """
-        handle = os.open(self._path, os.O_RDONLY | os.O_CLOEXEC)
+        handle = open_regular(self._path, os.O_RDONLY)
         try:
             piece = os.pread(handle, _CHUNK_BYTES, self._sent_bytes)
         finally:

@@ -9,6 +9,7 @@ from typing import Any
 from workers.supervisor import delivery, linux
 from workers.supervisor.bell import Bell
 from workers.supervisor.cgroup import find_cgroup
+from workers.supervisor.failures import describe_full_disk
 from workers.supervisor.files import find_json
 from workers.supervisor.layout import Handover, RunFolder
 from workers.supervisor.lease import Lease
@@ -19,18 +20,24 @@ from workers.supervisor.ranks import kill_leftovers
 _LIMIT_S = 120.0
 
 
-def run_salvage(run: RunFolder, handover: Handover, bell: Bell) -> int:
-    """Deliver the run's logs, metrics and checkpoints, then its exit; 0 when all is told."""
+def run_salvage(
+    run: RunFolder, handover: Handover, bell: Bell, *, is_disk_full: bool = False
+) -> int:
+    """Deliver the run's logs, metrics and checkpoints, then its exit; 0 when all is told.
+
+    `is_disk_full` says why nothing more can be done here than that.
+    """
     try:
-        return 0 if _Salvage(run, handover, bell).run() else 1
+        return 0 if _Salvage(run, handover, bell, is_disk_full).run() else 1
     except Exception:  # noqa: BLE001  written down; the daemon tries again
         traceback.print_exc()
         return 1
 
 
 class _Salvage:
-    def __init__(self, run: RunFolder, handover: Handover, bell: Bell) -> None:
+    def __init__(self, run: RunFolder, handover: Handover, bell: Bell, is_disk_full: bool) -> None:
         self._run, self._handover, self._bell = run, handover, bell
+        self._is_disk_full = is_disk_full
         self._link = Link(
             handover.url, handover.token, handover.attempt_id, run.handover, bell.ring
         )
@@ -58,6 +65,7 @@ class _Salvage:
         goods.start()
         try:
             goods.finish(self._wait)
+            record = goods.settle_exit(record)
             lease.flush(timeout_s=1.0)
             return delivery.report_exit(self._link, self._run, record, self._wait)
         except Stale as error:
@@ -76,10 +84,13 @@ class _Salvage:
             delivery.write_exit(self._run, record)  # without the marks of earlier tries
             return record
         last_steps = goods.find_last_steps()
+        reason, message = "SupervisorDied", "the supervisor died; its ranks were killed"
+        if self._is_disk_full:
+            reason, message = "StorageUnavailable", describe_full_disk(self._handover.node_dir)
         record = {
             "outcome": "lost",
-            "reason": "SupervisorDied",
-            "message": "the supervisor died; its ranks were killed",
+            "reason": reason,
+            "message": message,
             "ranks": [
                 {
                     "rank": rank,

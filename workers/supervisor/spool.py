@@ -6,15 +6,16 @@ import json
 import math
 import os
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
+from workers.supervisor.files import find_size, open_regular
 from workers.supervisor.http import Refused
 from workers.supervisor.link import Link
 
 _BATCH_POINTS = 10_000
 # As JSON columns a batch grows by less than half, and a body may have one MiB.
 _BATCH_BYTES = 512 * 1024
-_KEY_LIMIT_CHARS = 256
+_KEY_LIMIT_CHARS = 128
 _INTEGER_LIMIT = 2**63
 
 Columns = dict[str, dict[str, list[Any]]]
@@ -32,10 +33,7 @@ class SpoolTail:
 
     def count_waiting(self) -> int:
         """Return how many bytes of whole lines may be waiting."""
-        try:
-            return max(0, self._path.stat().st_size - self._position_bytes)
-        except FileNotFoundError:
-            return 0
+        return max(0, find_size(self._path) - self._position_bytes)
 
     def send(self, link: Link) -> bool:
         """Send one batch; False if there was no whole line. Raises as `Link.call`.
@@ -68,10 +66,10 @@ class SpoolTail:
     def find_last_step(self) -> int | None:
         """Return the step of the newest whole line, or None without one."""
         try:
-            with self._path.open("rb") as file:
+            with self._open() as file:
                 file.seek(max(0, file.seek(0, os.SEEK_END) - 64 * 1024))
                 lines = file.read().split(b"\n")[:-1]
-        except FileNotFoundError:
+        except OSError:
             return None
         for line in reversed(lines):
             parsed = _parse_line(line)
@@ -103,7 +101,7 @@ class SpoolTail:
     def _seek(self, sequence: int) -> None:
         """Move to the start of the line with this number."""
         self._position_bytes = self._sequence = 0
-        with self._path.open("rb") as file:
+        with self._open() as file:
             while self._sequence < sequence:
                 line = file.readline()
                 if not line.endswith(b"\n"):
@@ -111,9 +109,12 @@ class SpoolTail:
                 self._sequence += 1
                 self._position_bytes += len(line)
 
+    def _open(self) -> IO[bytes]:
+        return os.fdopen(open_regular(self._path, os.O_RDONLY), "rb")
+
     def _read_batch(self) -> tuple[Columns, int, int]:
         """Return columns, number of lines and bytes of the next batch; whole lines only."""
-        with self._path.open("rb") as file:
+        with self._open() as file:
             file.seek(self._position_bytes)
             data = file.read(_BATCH_BYTES)
             if b"\n" not in data:
@@ -158,7 +159,7 @@ def _parse_line(line: bytes) -> tuple[int, float, dict[str, Any]] | None:
             return None
         if not math.isfinite(time_s):
             return None
-        kept = {key: _encode(point) for key, point in points.items() if _is_good(key, point)}
+        kept = {key: spell(point) for key, point in points.items() if _is_good(key, point)}
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         return None
     return step, time_s, kept
@@ -170,7 +171,8 @@ def _is_good(key: Any, point: Any) -> bool:
     return (isinstance(point, (int, float)) and abs(point) < 10**308) or isinstance(point, float)
 
 
-def _encode(point: float) -> Any:
+def spell(point: float) -> float | str:
+    """Return the number as the service takes it: NaN and the infinities by their names."""
     number = float(point)
     if math.isnan(number):
         return "NaN"

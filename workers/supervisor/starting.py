@@ -20,6 +20,7 @@ from workers.supervisor.environment import (
     find_read_at_start,
 )
 from workers.supervisor.failures import CannotStart
+from workers.supervisor.files import open_regular
 from workers.supervisor.interpreter import SYSTEM_PATH, Interpreters
 from workers.supervisor.layout import Handover, NodeFolder, RunFolder
 from workers.supervisor.lease import Lease
@@ -159,9 +160,9 @@ class Starter:
     def _start_rank(
         self, ranks: Ranks, order: Mapping[str, Any], rank: int, extra: list[int]
     ) -> None:
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-        stdout = os.open(self.run.log(rank, "stdout"), flags, 0o600)
-        stderr = os.open(self.run.log(rank, "stderr"), flags, 0o600)
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND
+        stdout = open_regular(self.run.log(rank, "stdout"), flags)
+        stderr = open_regular(self.run.log(rank, "stderr"), flags)
         try:
             ranks.start(order, [stdout, stderr, *extra])
         finally:

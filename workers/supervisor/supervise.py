@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import selectors
+import sys
 import time
 import traceback
 from pathlib import Path
@@ -15,12 +16,13 @@ from workers.supervisor.bell import Bell
 from workers.supervisor.cgroup import Cgroup, make_cgroup
 from workers.supervisor.channel import RankSocket
 from workers.supervisor.exits import RankEnd, Verdict, describe_ranks, judge, read_last_line
-from workers.supervisor.failures import CannotStart
-from workers.supervisor.files import write_json
+from workers.supervisor.failures import FOLDER_LOST, CannotStart, describe_full_disk
+from workers.supervisor.files import is_disk_full, open_regular, write_json
 from workers.supervisor.http import Refused
 from workers.supervisor.layout import Handover, NodeFolder, RunFolder
 from workers.supervisor.lease import Lease
 from workers.supervisor.link import GivenUp, Link, Stale
+from workers.supervisor.murmur import Murmur
 from workers.supervisor.ranks import Ranks
 from workers.supervisor.staging import Stager
 from workers.supervisor.starting import Starter
@@ -38,8 +40,9 @@ def run_supervisor(path: Path, *, is_salvage: bool) -> int:
     """
     os.umask(0o077)
     linux.set_process_name("tm-supervisor")
+    sys.stderr = Murmur()
     run = RunFolder(path)
-    lock = os.open(run.lock, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    lock = open_regular(run.lock, os.O_CREAT | os.O_RDWR)
     if not forkserver.take_lock(lock) or (run.identity.exists() and not is_salvage):
         return 0
     try:
@@ -48,17 +51,26 @@ def run_supervisor(path: Path, *, is_salvage: bool) -> int:
         traceback.print_exc()
         return 1
     bell = Bell()  # before the daemon can know whom to send signals
-    write_json(
-        run.identity,
-        {
-            "pid": os.getpid(),
-            "start_ticks": linux.find_start_ticks(os.getpid()),
-            "boot_id": linux.get_boot_id(),
-        },
-    )
-    if is_salvage:
-        return salvage.run_salvage(run, handover, bell)
+    is_full = not _say_who_we_are(run)
+    if is_salvage or is_full:
+        return salvage.run_salvage(run, handover, bell, is_disk_full=is_full)
     return Supervisor(run, handover, bell).run()
+
+
+def _say_who_we_are(run: RunFolder) -> bool:
+    """Write down which process supervises; False if the disk is too full for that."""
+    identity = {
+        "pid": os.getpid(),
+        "start_ticks": linux.find_start_ticks(os.getpid()),
+        "boot_id": linux.get_boot_id(),
+    }
+    try:
+        write_json(run.identity, identity)
+    except OSError as error:
+        if not is_disk_full(error):
+            raise
+        return False
+    return True
 
 
 class Supervisor:
@@ -81,7 +93,6 @@ class Supervisor:
         """Run the attempt to its end; 0 when the service has its exit."""
         try:
             assignment = self._fetch_assignment()
-            self._run.make()
             goods = delivery.Delivery(
                 self._link, self._run, [place.rank for place in assignment.places]
             )
@@ -120,6 +131,8 @@ class Supervisor:
         oom_kills = self._cgroup.count_oom_kills() if self._cgroup else 0
         if not self._kill_everything():
             verdict = Verdict("failed", "NodeFailure", "some processes cannot be killed")
+        elif ends and self._run.is_damaged():
+            verdict = Verdict("failed", "SupervisorDied", FOLDER_LOST)
         for place in assignment.places:
             end = ends.get(place.rank) or RankEnd(place.rank, None, None, True, len(ends))
             line = None if end.is_good else read_last_line(self._run.log(place.rank, "stderr"))
@@ -146,6 +159,9 @@ class Supervisor:
             return self._explain_giving_up(error)
         except OSError as error:
             traceback.print_exc()
+            if is_disk_full(error):
+                folder = self._handover.node_dir
+                return Verdict("failed", "StorageUnavailable", describe_full_disk(folder))
             return Verdict("failed", "NodeFailure", f"the node failed: {error}")
         if verdict is None and watch.stop is not None:
             return self._explain_stop()
@@ -153,6 +169,7 @@ class Supervisor:
 
     def _start(self, assignment: Assignment, goods: delivery.Delivery) -> Watch:
         assert self._lease is not None
+        self._run.make()
         cache = NodeFolder(self._handover.node_dir).cached_files
         Stager(self._link, self._run, cache, self._pause).stage(assignment)
         self._cgroup = make_cgroup(self._handover.cgroup_root, self._handover.attempt_id)
@@ -175,6 +192,7 @@ class Supervisor:
         delivery.write_exit(self._run, record)
         self._lease.say(phase="finalizing", now=self._lease.has_unsaid_progress())
         goods.finish(self._pause_delivery)
+        record = goods.settle_exit(record)
         # Nothing may be said after the exit: the service would take it for a stale attempt's.
         self._lease.flush(timeout_s=_FLUSH_LIMIT_S)
         is_accepted = delivery.report_exit(self._link, self._run, record, self._pause_delivery)

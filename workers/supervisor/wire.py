@@ -78,7 +78,7 @@ class Wire:
             self._buffer = rest
             try:
                 message = json.loads(line)
-            except ValueError as error:
+            except (ValueError, RecursionError) as error:
                 raise BadMessage("a message is not JSON") from error
             if not isinstance(message, dict):
                 raise BadMessage("a message is not an object")

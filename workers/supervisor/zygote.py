@@ -12,6 +12,7 @@ import sys
 from pathlib import Path
 
 from workers.supervisor import forkserver, linux, nursery, rank_process, supervise, wire
+from workers.supervisor.files import open_regular
 
 
 def run_zygote(path: Path, *, owner_lock: Path, orphan_s: float, ready_fd: int) -> None:
@@ -44,7 +45,7 @@ def _become_what_is_asked(connection: wire.Wire) -> int:
 
 def _write_output_to(path: Path) -> None:
     """Send stdout and stderr to the attempt's own file."""
-    handle = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
+    handle = open_regular(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     sys.stdout.flush()
     sys.stderr.flush()
     os.dup2(handle, 1)

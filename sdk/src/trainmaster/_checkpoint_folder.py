@@ -15,12 +15,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainmaster._job_errors import RunError
+from trainmaster._spool import spell
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
 FILES = "files"
 MANIFEST = "manifest.json"
+FILES_MAX = 10_000
+FILE_BYTES_MAX = 50 * 1024**3
+_PATH_CHARACTERS_MAX = 512
+_PART_BYTES_MAX = 255
+_DEPTH_MAX = 32
 _READ_BYTES = 1 << 20
 
 
@@ -46,20 +52,26 @@ def flush_folder(folder: Path) -> None:
     """Wait until every file and folder below, and the folder itself, are on disk.
 
     Raises:
-        RunError: it holds something that is neither a file nor a folder, or no file at all.
+        RunError: it holds something that is neither a file nor a folder, no file at all, or
+            what the service would refuse: odd names, too many or too large files.
     """
     count = 0
     for parent, folders, names in os.walk(folder):
         for name in [*folders, *names]:
             if Path(parent, name).is_symlink():
-                raise RunError(f"{name} in the checkpoint is a link: copy the file itself there")
+                raise RunError(f"{name!a} in the checkpoint is a link: copy the file itself there")
         for name in names:
             path = Path(parent, name)
             if not path.is_file():
-                raise RunError(f"{name} in the checkpoint is not a regular file: leave it out")
+                raise RunError(f"{name!a} in the checkpoint is not a regular file: leave it out")
+            _check_path(path.relative_to(folder).as_posix())
+            if path.stat().st_size > FILE_BYTES_MAX:
+                raise RunError(f"{name} has more than {FILE_BYTES_MAX} bytes: split it")
             _flush(path)
             count += 1
         _flush(Path(parent))
+    if count > FILES_MAX:
+        raise RunError(f"the checkpoint has more than {FILES_MAX} files: pack them together")
     if count == 0:
         raise RunError(f"the checkpoint folder {folder} holds no file: write into it first")
 
@@ -80,7 +92,7 @@ def commit_folder(
     folder.rename(building / FILES)
     manifest = {
         "step": step,
-        "metrics": dict(metrics),
+        "metrics": spell(metrics),
         "files": entries,
         "created_at": datetime.now(timezone.utc).isoformat(),
     }
@@ -128,6 +140,28 @@ def hash_file(path: Path) -> str:
         while block := file.read(_READ_BYTES):
             digest.update(block)
     return digest.hexdigest()
+
+
+def _check_path(path: str) -> None:
+    """Refuse, here and now, a name that the service would refuse later."""
+    shown = ascii(path[:80])
+    if not path.isprintable() or "\\" in path:
+        raise RunError(
+            f"{shown} in the checkpoint holds a backslash or a character that cannot be printed: "
+            "rename the file"
+        )
+    parts = path.split("/")
+    if len(path) > _PATH_CHARACTERS_MAX or max(len(part.encode()) for part in parts) > (
+        _PART_BYTES_MAX
+    ):
+        raise RunError(
+            f"{shown}… in the checkpoint is too long: at most {_PATH_CHARACTERS_MAX} characters "
+            f"for a path and {_PART_BYTES_MAX} bytes for a name; rename the file"
+        )
+    if len(parts) > _DEPTH_MAX:
+        raise RunError(
+            f"{shown}… in the checkpoint lies more than {_DEPTH_MAX} folders deep: flatten the tree"
+        )
 
 
 def _verified(folder: Path) -> Checkpoint:

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainmaster._job_errors import CheckpointNotCommitted, RunError
+from trainmaster._spool import spell
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -114,7 +115,7 @@ class Link:
         Args:
             folder: below the run's checkpoints folder.
             step: the step it was taken at.
-            metrics: finite numbers by name.
+            metrics: numbers by name.
             answer_s: how long to wait for the answer in all.
             connect_s: how long to go without a connection.
 
@@ -136,7 +137,7 @@ class Link:
             "request": request,
             "path": str(folder),
             "step": step,
-            "metrics": dict(metrics),
+            "metrics": spell(metrics),
         }
         answer = self._ask(message, request, answer_s=answer_s, connect_s=connect_s)
         if answer["op"] == "refused":

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 Number = Union[int, float]
 
-NAME_CHARACTERS_MAX = 200
+NAME_CHARACTERS_MAX = 128  # the service takes no longer ones
 STEP_MAX = 2**53 - 1  # the largest integer that every JSON reader keeps exactly
 VALUES_PER_LINE_MAX = 1000
 
@@ -91,6 +91,15 @@ def clean_values(values: Mapping[str, Any]) -> dict[str, Number]:
 def only_finite(values: Mapping[str, Number]) -> dict[str, Number]:
     """Return the values without NaN and infinities, by which nothing can be ranked."""
     return {name: value for name, value in values.items() if math.isfinite(value)}
+
+
+def spell(values: Mapping[str, Number]) -> dict[str, Number | str]:
+    """Return the values as JSON has them: NaN and infinities by their names."""
+    names = {math.inf: "Infinity", -math.inf: "-Infinity"}
+    return {
+        name: value if math.isfinite(value) else names.get(value, "NaN")
+        for name, value in values.items()
+    }
 
 
 def _clean_name(name: Any) -> str:

@@ -18,12 +18,13 @@ from __future__ import annotations
 import json
 import os
 import time
+from itertools import islice
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainmaster._checkpoint_folder import Checkpoint
 from trainmaster._job_errors import CheckpointNotCommitted, RunError
-from trainmaster._spool import clean_step, clean_values, only_finite
+from trainmaster._spool import clean_step, clean_values
 from trainmaster._standalone import Standalone
 from trainmaster._supervised import Supervised
 from trainmaster._wishes import Wishes
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
 __all__ = ["Checkpoint", "CheckpointNotCommitted", "Config", "Run", "RunError", "current_run"]
 
 DESCRIPTION_VERSION = 1
+CHECKPOINT_METRICS_MAX = 256
 
 
 class Config(dict[str, Any]):
@@ -119,7 +121,7 @@ class Run:
         Args:
             folder: from `checkpoint_dir()`, with regular files and folders in it; it is moved.
             step: the step it belongs to.
-            metrics: numbers to list and rank it by; NaN and infinities are left out.
+            metrics: numbers to list and rank it by; at most 256, more are left out.
 
         Returns:
             the checkpoint, with the path where its files lie now.
@@ -129,7 +131,7 @@ class Run:
             RunError: the folder is not one to commit.
         """
         number = clean_step(step)
-        numbers = only_finite(clean_values(metrics))
+        numbers = dict(islice(clean_values(metrics).items(), CHECKPOINT_METRICS_MAX))
         self._latest = self._keeper.commit(Path(folder), number, numbers)
         return self._latest
 

@@ -50,8 +50,7 @@ def test_a_job_that_removes_its_run_folder_ends_at_once_and_others_start(
             id="a rank's output a pipe",
         ),
         pytest.param(
-            "os.unlink(run / 'logs/0.stderr')\n"
-            "os.symlink('/proc/version', run / 'logs/0.stderr')",
+            "os.unlink(run / 'logs/0.stderr')\nos.symlink('/proc/version', run / 'logs/0.stderr')",
             id="a rank's output a link",
         ),
         pytest.param(

@@ -12,14 +12,13 @@ from typing import Any, cast
 import pytest
 
 from workers.supervisor.checkpoints import (
-    BadCheckpoint,
     Committer,
     Uploader,
     commit_folder,
     list_ready,
 )
 from workers.supervisor.link import Link
-from workers.supervisor.manifest import read_metrics
+from workers.supervisor.manifest import BadCheckpoint, read_metrics
 
 
 def make_folder(checkpoints: Path, **files: bytes) -> Path:
@@ -107,7 +106,7 @@ def test_a_step_has_bounds(step: int, tmp_path: Path) -> None:
 def test_names_that_the_service_refuses_are_not_committed(name: str, tmp_path: Path) -> None:
     folder = make_folder(tmp_path, good=b"1", **{name: b"1"})
 
-    with pytest.raises(BadCheckpoint, match="rename|flatten"):
+    with pytest.raises(BadCheckpoint, match=r"rename|flatten"):
         commit_folder(tmp_path, folder, step=1, metrics={})
 
     assert list_ready(tmp_path) == []
@@ -129,7 +128,7 @@ def test_odd_messages_are_refused_and_the_next_is_committed(tmp_path: Path) -> N
     uploader.add = lambda ready: None  # type: ignore[method-assign]
     committer = Committer(tmp_path, uploader)
     answers: list[dict[str, Any]] = []
-    odd = [
+    odd: list[dict[str, Any]] = [
         {"path": "/a\0b", "step": 1},
         {"path": str(folder), "step": 1, "metrics": {"loss": int("1" + "0" * 400)}},
         {"path": str(tmp_path / "tmp-loop" / "tmp-a"), "step": 1},

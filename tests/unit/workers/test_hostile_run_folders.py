@@ -29,6 +29,11 @@ PLANTS: list[Any] = [
 ]
 
 
+def put_pipe(folder: Path) -> None:
+    folder.rmdir()
+    os.mkfifo(folder)
+
+
 @pytest.mark.parametrize("plant", PLANTS)
 def test_what_is_in_a_files_place_is_not_opened(
     plant: Callable[[Path, Path], object], tmp_path: Path
@@ -41,9 +46,9 @@ def test_what_is_in_a_files_place_is_not_opened(
     plant(path, canary)
 
     for flags in (os.O_RDONLY, os.O_WRONLY | os.O_CREAT | os.O_APPEND):
-        with pytest.raises(OSError, match="."):
+        with pytest.raises(OSError, match=r"Errno"):
             open_regular(path, flags)
-    with pytest.raises(OSError, match="."):
+    with pytest.raises(OSError, match=r"Errno"):
         LogTail(path, 0, "stderr").send(cast("Link", None))
 
     assert canary.read_text() == "secret"
@@ -61,9 +66,7 @@ def test_a_pipe_in_place_of_a_document_is_no_document(tmp_path: Path) -> None:
         pytest.param(lambda run: run.handover.unlink(), True, id="the handover is gone"),
         pytest.param(lambda run: run.path.rename(run.path.parent / "x"), True, id="all is gone"),
         pytest.param(lambda run: run.logs.rmdir(), False, id="the logs are gone"),
-        pytest.param(
-            lambda run: (run.spool.rmdir(), os.mkfifo(run.spool)), False, id="a pipe as spool"
-        ),
+        pytest.param(lambda run: put_pipe(run.spool), False, id="a pipe as spool"),
         pytest.param(
             lambda run: os.mkfifo(run.log(0, "stderr")), False, id="a pipe as a rank's output"
         ),
