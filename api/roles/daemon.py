@@ -9,7 +9,7 @@ import threading
 
 import structlog
 
-from api.roles.node import BESIDE_SERVICE
+from api.roles import BESIDE_SERVICE
 from api.settings import CHECKOUT, Settings
 
 log = structlog.get_logger()

@@ -7,12 +7,10 @@ import os
 import socket
 import sys
 
+from api.roles import BESIDE_SERVICE
 from api.settings import Settings
 from workers.node.config import NodeConfig
 from workers.node.daemon import run_daemon
-
-BESIDE_SERVICE = "--beside-service"
-"""Given by the service that started this daemon: without it, the daemon leaves after a while."""
 
 
 def run(role: str, settings: Settings, arguments: list[str]) -> int:

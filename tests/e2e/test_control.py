@@ -152,5 +152,20 @@ def test_only_the_last_checkpoints_are_kept(client: Client, bundle: Path, ledger
     assert kept == [10, 40, 50]
 
 
+def test_a_checkpoint_is_made_soon_after_it_is_asked_for(
+    client: Client, bundle: Path, ledger: Ledger
+) -> None:
+    job = _submit(
+        client, bundle, ledger, config={"checkpoint_every": 1_000_000, "on_request": True}
+    )
+    _wait_steps(ledger, 5)
+
+    client.jobs.checkpoint(job)
+
+    wait_for("the checkpoint", lambda: list(client.jobs.checkpoints(job)), within_s=10)
+    client.jobs.cancel(job)
+    client.jobs.wait(job, timeout_seconds=30, raise_on_failure=False)
+
+
 def test_nothing_is_left_on_the_node_when_all_is_over(service: Service) -> None:
     wait_for("empty run folders", lambda: not service.runs())

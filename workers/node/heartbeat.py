@@ -88,6 +88,7 @@ class Heartbeat:
         runs.forget_ended(ended)
         assignments, stops = answer["assignments"], answer["stops"]
         is_new = runs.apply(supervisors, assignments, stops)
+        runs.wake(answer.get("nudges", ()))
         return _REPEAT_PAUSE_S if (assignments or stops) and not is_new else 0.0
 
     def _answer_refusal(self, error: Refused) -> float:

@@ -119,8 +119,16 @@ class Runs:
             for assignment in assignments:
                 is_new |= self._take(assignment, now_s)
             for stop in stops:
-                is_new |= self._nudge(stop, now_s)
+                is_new |= self._tell_stop(stop, now_s)
             return is_new
+
+    def wake(self, nudges: Sequence[dict[str, Any]]) -> None:
+        """Have these supervisors ask at once what is wanted of them, such as a checkpoint."""
+        with self._lock:
+            for nudge in nudges:
+                run = self._runs.get(str(nudge["attempt_id"]))
+                if run is not None:
+                    self._ring(run)
 
     def look_after(self) -> int:
         """Act on supervisors that have ended since the last look; return the number of runs."""
@@ -222,7 +230,7 @@ class Runs:
         run.pid, run.start_ticks = pid, linux.find_start_ticks(pid)
         _log.info("supervisor started: %s, pid %s, salvage: %s", run.attempt_id, pid, is_salvage)
 
-    def _nudge(self, stop: dict[str, Any], now_s: float) -> bool:
+    def _tell_stop(self, stop: dict[str, Any], now_s: float) -> bool:
         run = self._runs.get(str(stop["attempt_id"]))
         if run is None or now_s < run.nudged_at_s + _NUDGE_PAUSE_S:
             return False
@@ -230,11 +238,15 @@ class Runs:
         run.nudged_at_s = now_s
         if stop.get("reason") == "Stale" and run.stale_since_s is None:
             run.stale_since_s = now_s
+        self._ring(run)
+        return is_new
+
+    def _ring(self, run: Run) -> None:
+        """Have the supervisor renew its lease now, and hear what is wanted."""
         identity = find_json(run.folder.identity)
         # Before it is written, the supervisor has not asked for its wishes yet.
         if identity is not None and run.pid is not None and run.is_supervised():
             send_signal(run.pid, signal.SIGUSR1)
-        return is_new
 
     def _end_if_stale(self, run: Run, now_s: float) -> None:
         """Kill a supervisor that cannot learn that it is stale: it may be stopped or hanging."""

@@ -46,7 +46,8 @@ for step in range(first + 1, config["steps"] + 1):
     print(f"attempt {attempt} step {step}", flush=True)
     run.log(step, loss=1.0 / step)
     note("step", step=step)
-    if step % config.get("checkpoint_every", 10) == 0 or step == config["steps"]:
+    is_wanted = config.get("on_request") and run.checkpoint_requested()
+    if is_wanted or step % config.get("checkpoint_every", 10) == 0 or step == config["steps"]:
         folder = run.checkpoint_dir()
         (folder / "state.json").write_text(json.dumps({"step": step}))
         (folder / "weights.bin").write_bytes(
