@@ -9,9 +9,10 @@ from __future__ import annotations
 import asyncio
 import secrets
 from http import HTTPStatus
+from typing import cast
 
 import structlog
-from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
+from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol, RequestResponseCycle
 
 from api.errors import BadRequest, HeadersTooLarge, render_problem
 
@@ -93,9 +94,14 @@ class BoundedHttp(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         """Say what is wrong with the head as a problem document, and hang up."""
-        if self.cycle is None or self.cycle.response_complete or not self.cycle.response_started:
+        if not self._is_answering or not self.cycle.response_started:
             self.transport.write(_render_refusal(is_too_large=self._is_too_large))
         self.transport.close()
+
+    @property
+    def _is_answering(self) -> bool:
+        cycle = cast("RequestResponseCycle | None", self.cycle)  # None before the first request
+        return cycle is not None and not cycle.response_complete
 
     def _count(self, num_bytes: int) -> None:
         self._head_bytes += num_bytes
@@ -116,7 +122,7 @@ class BoundedHttp(HttpToolsProtocol):
 
     def _give_up(self) -> None:
         # An answer that is on its way to a request before this one is not cut off.
-        if self.cycle is not None and not self.cycle.response_complete:
+        if self._is_answering:
             self._expect_head()
         else:
             self.transport.close()
@@ -134,11 +140,7 @@ def _render_refusal(*, is_too_large: bool) -> bytes:
     answer = render_problem(error, request_id)
     log.info("request refused", status=answer.status_code, request_id=request_id)
     status = HTTPStatus(answer.status_code)
-    headers = [
-        *answer.raw_headers,
-        (b"x-request-id", request_id.encode()),
-        (b"connection", b"close"),
-    ]
+    answer.headers.update({"x-request-id": request_id, "connection": "close"})
     lines = [f"HTTP/1.1 {status.value} {status.phrase}".encode()]
-    lines += [name + b": " + value for name, value in headers]
+    lines += [name + b": " + value for name, value in answer.raw_headers]
     return b"\r\n".join(lines) + b"\r\n\r\n" + bytes(answer.body)

@@ -20,6 +20,7 @@ REQUIREMENT = (
 )
 PYTHON_VERSION = r"^3\.[0-9]{1,2}$"
 ATTEMPT_ID = r"^att_[0-9a-z]{26}$"
+RANK = "^(0|[1-9][0-9]{0,5})$"
 REASON = r"^[A-Za-z]{1,64}$"
 IDEMPOTENCY_KEY = r"^[\x21-\x7e]{1,255}$"
 CURSOR = r"^[A-Za-z0-9_-]+$"
@@ -38,6 +39,7 @@ WORDS = {
     "numpy==2.3.5",
     PYTHON_VERSION: "must be a version of Python 3, such as 3.11",
     ATTEMPT_ID: "must be the id of an attempt, att_ and 26 characters",
+    RANK: "must be the number of a rank, such as 0",
     REASON: "must be one word of at most 64 letters",
     IDEMPOTENCY_KEY: "must have 1 to 255 visible ASCII characters",
     CURSOR: "must be a cursor: use `next_cursor` of the page before, or the `id` of an event",

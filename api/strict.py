@@ -10,11 +10,12 @@ import json
 import math
 import re
 import typing
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterator
 from typing import Any, ClassVar, NoReturn
 from urllib.parse import unquote_to_bytes
 
 from fastapi import Request, Response
+from fastapi.dependencies.models import Dependant
 from fastapi.routing import APIRoute
 
 from api.errors import BadParameter, MalformedJson, UnsupportedMediaType
@@ -134,27 +135,10 @@ class StrictRequest(Request):
 
 
 def _parameter_check(route: APIRoute) -> Callable[[Request], None]:
-    known = {field.alias for field in route.dependant.query_params}
-    many = {
-        field.alias
-        for field in route.dependant.query_params
-        if "list" in str(field.field_info.annotation)
-    }
-    whole = {
-        field.alias
-        for field in route.dependant.query_params
-        if _is_whole(field.field_info.annotation)
-    }
-    pending = list(route.dependant.dependencies)
-    while pending:
-        dependency = pending.pop()
-        known |= {field.alias for field in dependency.query_params}
-        whole |= {
-            field.alias
-            for field in dependency.query_params
-            if _is_whole(field.field_info.annotation)
-        }
-        pending.extend(dependency.dependencies)
+    fields = list(_iter_query(route.dependant))
+    known = {field.alias for field in fields}
+    whole = {field.alias for field in fields if _is_whole(field.field_info.annotation)}
+    many = {field.alias for field in fields if "list" in str(field.field_info.annotation)}
 
     def check(request: Request) -> None:
         query: bytes = request.scope["query_string"]
@@ -175,6 +159,12 @@ def _parameter_check(route: APIRoute) -> Callable[[Request], None]:
             seen.add(name)
 
     return check
+
+
+def _iter_query(dependant: Dependant) -> Iterator[Any]:
+    yield from dependant.query_params
+    for dependency in dependant.dependencies:
+        yield from _iter_query(dependency)
 
 
 def _is_whole(annotation: Any) -> bool:

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-from sqlalchemy import Connection, ExceptionContext, create_engine, event
+from sqlalchemy import Connection, ExceptionContext, create_engine, event, make_url
 from sqlalchemy.orm import Session, sessionmaker
 from sqlalchemy.orm.exc import StaleDataError
 
@@ -21,6 +21,14 @@ _TOPICS = "topics"
 # What PostgreSQL says to the one of several transactions that it gave up: serialization_failure,
 # deadlock_detected.
 _GIVEN_UP = frozenset({"40001", "40P01"})
+# A server that falls silent is noticed within half a minute; what the URL says comes first.
+_POSTGRES_TIMEOUTS = {
+    "connect_timeout": "10",
+    "keepalives_idle": "10",
+    "keepalives_interval": "5",
+    "keepalives_count": "3",
+    "tcp_user_timeout": "25000",
+}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -41,10 +49,13 @@ class Database:
 
     def __init__(self, config: DatabaseConfig) -> None:
         self.doorbell = Doorbell()
+        url = make_url(config.url)
+        self.is_sqlite = url.get_backend_name() == "sqlite"
+        if not self.is_sqlite:
+            url = url.set(query={**_POSTGRES_TIMEOUTS, **url.query})
         self.engine = create_engine(
-            config.url, pool_size=config.pool_size, max_overflow=10, pool_pre_ping=True
+            url, pool_size=config.pool_size, max_overflow=10, pool_pre_ping=True
         )
-        self.is_sqlite = self.engine.dialect.name == "sqlite"
         # SQLite has one writer: waiting here is fair and cheap, waiting there polls and starves.
         self._writers: contextlib.AbstractContextManager[Any] = (
             threading.Lock() if self.is_sqlite else contextlib.nullcontext()

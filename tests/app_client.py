@@ -12,6 +12,7 @@ from fastapi import FastAPI
 from fastapi.testclient import TestClient
 
 from api.config import ApiConfig
+from api.streams import Streams
 from api.system.openapi import render
 from models import Database
 from tests.document_check import DocumentCheck
@@ -44,6 +45,12 @@ class AppClient(CheckedClient):
         self.config = config
         self.database = database
         self.admin_key = admin_key
+
+    @property
+    def streams(self) -> Streams:
+        """Who waits and who streams."""
+        streams: Streams = self._fastapi.state.streams
+        return streams
 
     def anonymous(self) -> CheckedClient:
         """Return a client without a credential."""

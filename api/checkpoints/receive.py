@@ -7,7 +7,7 @@ row says `committed`, and a mark is durable before bytes go.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from datetime import datetime
 from typing import Any, TypeVar
 
@@ -25,6 +25,7 @@ from models import (
     CheckpointFile,
     CheckpointState,
     Database,
+    Event,
     new_id,
 )
 from models.queries.jobs import record_event
@@ -57,10 +58,22 @@ class Announcement:
     files: Sequence[ManifestFile]
 
 
+@dataclass(frozen=True, slots=True)
+class Begun:
+    """A checkpoint that was announced, and whether there is nothing left to send."""
+
+    checkpoint_id: str
+    _: KW_ONLY
+    is_committed: bool
+
+
 def begin_checkpoint(
     session: Session, member: Membership, announced: Announcement, *, now: datetime
-) -> Checkpoint:
+) -> Begun:
     """Return the checkpoint of this name in the attempt, made if it is new.
+
+    One that was committed stays so, even when the job's policy has removed it since: who did not
+    hear of the commit sends nothing again.
 
     Raises:
         Invalid: the manifest breaks the rules.
@@ -78,7 +91,10 @@ def begin_checkpoint(
         told = {(file.path, file.size_bytes, file.sha256) for file in announced.files}
         if known != told or found.step != announced.step:
             raise ManifestMismatch(f"{announced.name} was begun with another manifest")
-        return found
+        return Begun(found.id, is_committed=found.state is not CheckpointState.UPLOADING)
+    removed_id = _find_removed(session, member, announced.name)
+    if removed_id is not None:
+        return Begun(removed_id, is_committed=True)
     problems = check_files(announced.files)
     if problems:
         raise Invalid("the manifest has problems: see `errors`", problems=problems)
@@ -109,7 +125,20 @@ def begin_checkpoint(
             for file in announced.files
         ],
     )
-    return checkpoint
+    return Begun(checkpoint.id, is_committed=False)
+
+
+def _find_removed(session: Session, member: Membership, name: str) -> str | None:
+    """Return the id under which a checkpoint was once committed; the job's history knows."""
+    found: str | None = session.scalar(
+        select(Event.data["checkpoint_id"].as_string()).where(
+            Event.job_id == member.job.id,
+            Event.type == "checkpoint.committed",
+            Event.data["attempt_id"].as_string() == member.attempt.id,
+            Event.data["name"].as_string() == name,
+        )
+    )
+    return found
 
 
 def find_missing(storage: LocalStorage, checkpoint_id: str, files: Sequence[F]) -> list[F]:
@@ -214,6 +243,7 @@ def _seal(
     checkpoint.state, checkpoint.committed_at = CheckpointState.COMMITTED, now
     data = {
         "checkpoint_id": checkpoint.id,
+        "name": checkpoint.name,
         "step": checkpoint.step,
         "metrics": checkpoint.metrics,
         "size_bytes": checkpoint.size_bytes,

@@ -16,6 +16,7 @@ from api.checkpoints.documents import render_checkpoint
 from api.checkpoints.manifest import ManifestFile
 from api.checkpoints.receive import (
     Announcement,
+    Begun,
     begin_checkpoint,
     commit_checkpoint,
     find_missing,
@@ -29,7 +30,7 @@ from api.storage import ObjectKey, Staged
 from api.storage_access import StorageDep
 from api.strict import StrictRoute
 from api.uploads import read_content_length, receive
-from models import Checkpoint, CheckpointFile, CheckpointState
+from models import Checkpoint, CheckpointFile
 from scheduler.core.errors import Invalid, NotFound
 
 
@@ -70,18 +71,16 @@ async def begin(
     )
     storage.check_room(sum(file.size_bytes for file in manifest.files))
 
-    def change(session: Session, member: Membership, now: datetime) -> Checkpoint:
+    def change(session: Session, member: Membership, now: datetime) -> Begun:
         return begin_checkpoint(session, member, manifest, now=now)
 
-    checkpoint = await write_as(request, caller, change)
-    missing: list[ManifestFile] = []
-    if checkpoint.state is CheckpointState.UPLOADING:
-        missing = await run_in_threadpool(find_missing, storage, checkpoint.id, manifest.files)
-    root = f"/v1/attempts/{attempt_id}/checkpoints/{checkpoint.id}/files"
+    begun = await write_as(request, caller, change)
+    if begun.is_committed:
+        return CheckpointBegun(checkpoint_id=begun.checkpoint_id, state="committed", uploads=[])
+    missing = await run_in_threadpool(find_missing, storage, begun.checkpoint_id, manifest.files)
+    root = f"/v1/attempts/{attempt_id}/checkpoints/{begun.checkpoint_id}/files"
     uploads = [Upload(path=file.path, url=f"{root}/{quote(file.path)}") for file in missing]
-    return CheckpointBegun(
-        checkpoint_id=checkpoint.id, state=checkpoint.state.value, uploads=uploads
-    )
+    return CheckpointBegun(checkpoint_id=begun.checkpoint_id, state="uploading", uploads=uploads)
 
 
 @router.put(

@@ -8,6 +8,7 @@ from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel, Field
 from sqlalchemy.orm import Session
 
+from api import shapes
 from api.attempts.fence import Membership
 from api.attempts.writing import write_as
 from api.deps import CurrentAttempt
@@ -46,7 +47,7 @@ _BATCH = {
     "properties": {
         "stream": {
             "type": "string",
-            "pattern": "^(0|[1-9][0-9]{0,5})$",
+            "pattern": shapes.RANK,
             "description": "The rank.",
         },
         "sequence": {

@@ -16,6 +16,7 @@ from fastapi import FastAPI
 
 from api.app import create_app
 from api.housekeeping import run_once as keep_house
+from api.protocol import BoundedHttp
 from api.roles.daemon import NodeProcess
 from api.roles.prepare import CannotStart, Prepared, open_socket, prepare
 from api.settings import Settings
@@ -71,7 +72,7 @@ def _serve(role: str, prepared: Prepared, listening: socket.socket) -> None:
     server = _Server(
         uvicorn.Config(
             app,
-            http="httptools",
+            http=BoundedHttp,
             loop="uvloop",
             access_log=False,
             log_config=None,

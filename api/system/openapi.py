@@ -14,7 +14,8 @@ from typing import Any
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
 from fastapi.routing import APIRoute
-from pydantic.json_schema import models_json_schema
+from pydantic import BaseModel
+from pydantic.json_schema import JsonSchemaMode, models_json_schema
 
 from api import deps
 from api.errors import PROBLEM_TYPE, ProblemDocument
@@ -110,8 +111,11 @@ def render(app: FastAPI) -> str:
 
 
 def _extra_schemas() -> Document:
-    kinds = [(JobSpecDocument, "validation"), (ProblemDocument, "validation")]
-    _, extra = models_json_schema(kinds, ref_template="#/components/schemas/{model}")  # type: ignore[arg-type]
+    kinds: list[tuple[type[BaseModel], JsonSchemaMode]] = [
+        (JobSpecDocument, "validation"),
+        (ProblemDocument, "validation"),
+    ]
+    _, extra = models_json_schema(kinds, ref_template="#/components/schemas/{model}")
     definitions: Document = extra["$defs"]
     return definitions
 

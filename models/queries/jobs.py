@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import select
+from sqlalchemy import insert, select
 from sqlalchemy.orm import Session
 
 from models.attempt import Attempt
+from models.base import Base, new_id
 from models.database import announce
 from models.job import Event, Job
 from scheduler.core.errors import IllegalTransition
@@ -23,6 +24,10 @@ from scheduler.core.states import (
 
 JOBS_TOPIC = "jobs"
 """Rung when there may be something to place: who waits has changed, or room has."""
+
+_JOB_COLUMNS = tuple(Base.metadata.tables[Job.__tablename__].columns.keys())
+_INSERT_JOB = insert(Base.metadata.tables[Job.__tablename__])
+_INSERT_EVENT = insert(Base.metadata.tables[Event.__tablename__])
 
 
 def job_topic(job_id: str) -> str:
@@ -43,11 +48,16 @@ def find_live_attempt(session: Session, job_id: str) -> Attempt | None:
 
 
 def add_job(session: Session, job: Job, *, now: datetime, data: Mapping[str, Any]) -> None:
-    """Insert a new job with its first event."""
-    job.version = 1
-    session.add(job)
-    session.flush()
-    _record(session, job, "job.pending", now=now, data=data)
+    """Insert a new job with its first event; `job` itself stays outside of the session.
+
+    Submitting is what many clients do at once: as columns the two rows cost a third of what they
+    cost as objects.
+    """
+    job.id, job.version = job.id or new_id("job"), 1
+    values = {name: job.__dict__[name] for name in _JOB_COLUMNS if name in job.__dict__}
+    session.execute(_INSERT_JOB, values)
+    session.execute(_INSERT_EVENT, _event_values(job, "job.pending", now=now, data=data))
+    announce(session, JOBS_TOPIC, job_topic(job.id))
 
 
 def advance_job(
@@ -103,20 +113,24 @@ def record_event(
 def _record(
     session: Session, job: Job, kind: str, *, now: datetime, data: Mapping[str, Any] | None
 ) -> None:
-    session.add(
-        Event(
-            job_id=job.id,
-            seq=job.version,
-            type=kind,
-            state=job.state.value,
-            reason=job.reason,
-            message=job.message,
-            data=dict(data or {}),
-            created_at=now,
-        )
-    )
+    session.add(Event(**_event_values(job, kind, now=now, data=data)))
     announce(session, job_topic(job.id))
     if not job.state.has_attempt:
         # It waits, or it waits no longer: the order has changed. A job that runs changes nothing
         # for the others until its slots come back.
         announce(session, JOBS_TOPIC)
+
+
+def _event_values(
+    job: Job, kind: str, *, now: datetime, data: Mapping[str, Any] | None
+) -> dict[str, Any]:
+    return {
+        "job_id": job.id,
+        "seq": job.version,
+        "type": kind,
+        "state": job.state.value,
+        "reason": job.reason,
+        "message": job.message,
+        "data": dict(data or {}),
+        "created_at": now,
+    }

@@ -5,8 +5,10 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Any
 
 import pytest
 from alembic.autogenerate import compare_metadata
@@ -137,6 +139,24 @@ def test_of_two_writers_that_wait_for_each_other_one_looks_again(postgres: Datab
 
 
 @pytest.mark.postgres
+def test_a_server_that_falls_silent_is_noticed_unless_the_url_says_when(postgres: Database) -> None:
+    url = postgres.engine.url.update_query_dict({"connect_timeout": "3"})
+
+    with closing(Database(DatabaseConfig(url=url.render_as_string(hide_password=False)))) as other:
+        mine, others = _parameters(postgres), _parameters(other)
+
+    assert (mine["connect_timeout"], mine["tcp_user_timeout"]) == ("10", "25000")
+    assert (others["connect_timeout"], others["tcp_user_timeout"]) == ("3", "25000")
+
+
+def _parameters(database: Database) -> dict[str, str]:
+    with closing(database.engine.raw_connection()) as connection:
+        driver: Any = connection.driver_connection
+        found: dict[str, str] = driver.info.get_parameters()
+        return found
+
+
+@pytest.mark.postgres
 def test_connections_that_the_server_has_cut_are_replaced(postgres: Database) -> None:
     assert _count(postgres) == 0
     cut = (
@@ -182,25 +202,22 @@ def test_of_services_that_start_at_once_one_migrates_and_the_others_wait(
     postgres: Database,
 ) -> None:
     downgrade_schema(postgres, "base")
-    first, second = (Database(DatabaseConfig(url=_url(postgres))) for _ in range(2))
+    config = DatabaseConfig(url=postgres.engine.url.render_as_string(hide_password=False))
     may_commit = threading.Event()
-    event.listen(first.engine, "commit", lambda _: may_commit.wait(30))
 
     def let_go_once_the_second_waits() -> None:
         wait_for("a waiting migration", lambda: _is_lock_waited_for(postgres))
         may_commit.set()
 
-    _run_at_once(
-        lambda: upgrade_schema(first), lambda: upgrade_schema(second), let_go_once_the_second_waits
-    )
+    with closing(Database(config)) as first, closing(Database(config)) as second:
+        event.listen(first.engine, "commit", lambda _: may_commit.wait(30))
+        _run_at_once(
+            lambda: upgrade_schema(first),
+            lambda: upgrade_schema(second),
+            let_go_once_the_second_waits,
+        )
 
     assert is_current(postgres)
-    first.close()
-    second.close()
-
-
-def _url(database: Database) -> str:
-    return database.engine.url.render_as_string(hide_password=False)
 
 
 def _is_lock_waited_for(database: Database) -> bool:

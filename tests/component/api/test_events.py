@@ -112,7 +112,7 @@ def test_what_happens_while_streaming_comes_once_and_in_order(app_client: AppCli
     *events, (_, last, _) = _parse(answer.text)
     assert [int(event_id or 0) for event_id, _, _ in events] == list(range(1, 33))
     assert last == "end"
-    assert app_client.app.state.streams.open_streams == 0  # type: ignore[attr-defined]
+    assert app_client.streams.open_streams == 0
 
 
 def test_rings_that_are_never_heard_cost_time_only(
@@ -146,7 +146,7 @@ def test_a_quiet_stream_says_that_it_is_still_there(
 def test_streams_end_when_the_service_stops(app_client: AppClient) -> None:
     job_id = app_client.submit(job_document())["id"]
 
-    thread = _later(app_client.app.state.streams.close)  # type: ignore[attr-defined]
+    thread = _later(app_client.streams.close)
     answer = app_client.get(f"/v1/jobs/{job_id}/events/stream")
     thread.join()
 

@@ -111,11 +111,26 @@ class TestEditing:
 
 
 Setup = Callable[[AppClient, str], object]
-_WAITING: Setup = lambda client, job_id: None  # noqa: E731
-_PAUSED: Setup = lambda client, job_id: client.post(f"/v1/jobs/{job_id}/pause")  # noqa: E731
-_CANCELLED: Setup = lambda client, job_id: client.post(f"/v1/jobs/{job_id}/cancel")  # noqa: E731
-_STARTING: Setup = lambda client, job_id: _start(client, job_id, is_joined=False)  # noqa: E731
-_RUNNING: Setup = _start
+
+
+def _waiting(client: AppClient, job_id: str) -> None:
+    """Leave it as it is."""
+
+
+def _running(client: AppClient, job_id: str) -> None:
+    _start(client, job_id)
+
+
+def _starting(client: AppClient, job_id: str) -> None:
+    _start(client, job_id, is_joined=False)
+
+
+def _paused(client: AppClient, job_id: str) -> None:
+    client.post(f"/v1/jobs/{job_id}/pause")
+
+
+def _cancelled(client: AppClient, job_id: str) -> None:
+    client.post(f"/v1/jobs/{job_id}/cancel")
 
 
 def _ended(client: AppClient, job_id: str) -> None:
@@ -131,30 +146,30 @@ def _pausing(client: AppClient, job_id: str) -> None:
 @pytest.mark.parametrize(
     ("setup", "action", "status", "state", "reason"),
     [
-        (_WAITING, "cancel", 200, "cancelled", "CancelledByUser"),
-        (_WAITING, "pause", 200, "paused", "PausedByUser"),
-        (_WAITING, "resume", 200, "pending", "Submitted"),
-        (_WAITING, "checkpoint", 409, "pending", "Submitted"),
-        (_WAITING, "fork", 409, "pending", "Submitted"),
-        (_STARTING, "cancel", 200, "stopping", "CancelRequested"),
-        (_STARTING, "pause", 200, "stopping", "PauseRequested"),
-        (_STARTING, "hold", 409, "starting", "Launching"),
-        (_STARTING, "checkpoint", 409, "starting", "Launching"),
-        (_RUNNING, "cancel", 200, "stopping", "CancelRequested"),
-        (_RUNNING, "pause", 200, "stopping", "PauseRequested"),
-        (_RUNNING, "resume", 200, "running", "Training"),
-        (_RUNNING, "release", 409, "running", "Training"),
-        (_RUNNING, "checkpoint", 200, "running", "Training"),
+        (_waiting, "cancel", 200, "cancelled", "CancelledByUser"),
+        (_waiting, "pause", 200, "paused", "PausedByUser"),
+        (_waiting, "resume", 200, "pending", "Submitted"),
+        (_waiting, "checkpoint", 409, "pending", "Submitted"),
+        (_waiting, "fork", 409, "pending", "Submitted"),
+        (_starting, "cancel", 200, "stopping", "CancelRequested"),
+        (_starting, "pause", 200, "stopping", "PauseRequested"),
+        (_starting, "hold", 409, "starting", "Launching"),
+        (_starting, "checkpoint", 409, "starting", "Launching"),
+        (_running, "cancel", 200, "stopping", "CancelRequested"),
+        (_running, "pause", 200, "stopping", "PauseRequested"),
+        (_running, "resume", 200, "running", "Training"),
+        (_running, "release", 409, "running", "Training"),
+        (_running, "checkpoint", 200, "running", "Training"),
         (_pausing, "cancel", 200, "stopping", "CancelRequested"),
         (_pausing, "pause", 200, "stopping", "PauseRequested"),
         (_pausing, "resume", 409, "stopping", "PauseRequested"),
-        (_PAUSED, "cancel", 200, "cancelled", "CancelledByUser"),
-        (_PAUSED, "pause", 200, "paused", "PausedByUser"),
-        (_PAUSED, "resume", 200, "pending", "Resumed"),
-        (_PAUSED, "hold", 409, "paused", "PausedByUser"),
-        (_CANCELLED, "cancel", 200, "cancelled", "CancelledByUser"),
-        (_CANCELLED, "pause", 409, "cancelled", "CancelledByUser"),
-        (_CANCELLED, "resume", 409, "cancelled", "CancelledByUser"),
+        (_paused, "cancel", 200, "cancelled", "CancelledByUser"),
+        (_paused, "pause", 200, "paused", "PausedByUser"),
+        (_paused, "resume", 200, "pending", "Resumed"),
+        (_paused, "hold", 409, "paused", "PausedByUser"),
+        (_cancelled, "cancel", 200, "cancelled", "CancelledByUser"),
+        (_cancelled, "pause", 409, "cancelled", "CancelledByUser"),
+        (_cancelled, "resume", 409, "cancelled", "CancelledByUser"),
         (_ended, "cancel", 409, "succeeded", "Test"),
         (_ended, "pause", 409, "succeeded", "Test"),
         (_ended, "checkpoint", 409, "succeeded", "Test"),
@@ -335,7 +350,7 @@ class TestRemoval:
             for table in (Attempt, Checkpoint):
                 assert session.scalar(select(func.count()).select_from(table)) == 0
 
-    @pytest.mark.parametrize("setup", [_WAITING, _RUNNING, _PAUSED])
+    @pytest.mark.parametrize("setup", [_waiting, _running, _paused])
     def test_a_job_that_has_not_ended_stays(self, app_client: AppClient, setup: Setup) -> None:
         job_id = app_client.submit(job_document())["id"]
         setup(app_client, job_id)

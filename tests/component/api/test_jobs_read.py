@@ -137,7 +137,7 @@ class TestWaiting:
         waiting = [threading.Thread(target=wait) for _ in range(60)]  # more than there are threads
         for thread in waiting:
             thread.start()
-        streams = app_client.app.state.streams  # type: ignore[attr-defined]
+        streams = app_client.streams
         deadline = time.monotonic() + 20
         while streams.long_polls < 60 and time.monotonic() < deadline:
             time.sleep(0.01)

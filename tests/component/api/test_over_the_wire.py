@@ -51,7 +51,7 @@ def wire(app_client: AppClient) -> Iterator[Wire]:
     thread.start()
     _wait(lambda: server.started)
     yield Wire(app_client, port)
-    app_client.app.state.streams.close()  # type: ignore[attr-defined]
+    app_client.streams.close()
     server.should_exit = True
     thread.join(10)
     assert not thread.is_alive()
@@ -84,7 +84,7 @@ def test_a_head_leaves_the_connection_usable(wire: Wire, path: str) -> None:
 
 def test_events_arrive_as_they_happen_and_a_reader_that_leaves_is_noticed(wire: Wire) -> None:
     job_id = wire.client.submit(job_document())["id"]
-    streams = wire.client.app.state.streams  # type: ignore[attr-defined]
+    streams = wire.client.streams
     connection = wire.connect()
     connection.request("GET", f"/v1/jobs/{job_id}/events/stream", headers=wire.headers)
     answer = connection.getresponse()
@@ -116,6 +116,6 @@ def test_a_stream_that_is_only_asked_for_with_head_ends_at_once(wire: Wire) -> N
 
     assert (answer.status, answer.read()) == (200, b"")
     assert answer.headers["content-type"].startswith("text/event-stream")
-    streams = wire.client.app.state.streams  # type: ignore[attr-defined]
+    streams = wire.client.streams
     _wait(lambda: streams.open_streams == 0)
     connection.close()

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import re
+import shutil
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -27,6 +29,18 @@ def _samples(client: AppClient) -> dict[tuple[str, tuple[tuple[str, str], ...]],
         for family in text_string_to_metric_families(answer.text)
         for sample in family.samples
     }
+
+
+def test_a_full_disk_is_not_ready_and_says_so(
+    app_client: AppClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    full = SimpleNamespace(total=10**12, used=10**12, free=3 * 1024**2)
+    monkeypatch.setattr(shutil, "disk_usage", lambda _folder: full)
+
+    answer = app_client.get("/readyz")
+
+    assert answer.status_code == 503
+    assert "storage has 3 MiB left" in answer.json()["detail"]
 
 
 def test_health_readiness_and_version(app_client: AppClient) -> None:

@@ -138,6 +138,18 @@ def test_beginning_again_names_only_what_is_still_missing(desk: Desk) -> None:
     assert listed(desk, supervisor.job_id) == []
 
 
+def test_a_checkpoint_that_has_come_and_gone_is_not_uploaded_again(desk: Desk) -> None:
+    supervisor = desk.launch(KEEP)
+    first = supervisor.save(1, FILES)
+    for step in (2, 3):
+        supervisor.save(step)
+
+    again = ok(supervisor.begin(1, FILES))
+
+    assert again == {"checkpoint_id": first["id"], "state": "committed", "uploads": []}
+    assert steps(desk, supervisor.job_id) == [3, 2]
+
+
 def test_the_same_name_with_other_files_is_refused(desk: Desk) -> None:
     supervisor = desk.launch(ONE)
     body = {"name": "ready-1", "step": 1, "metrics": {}}

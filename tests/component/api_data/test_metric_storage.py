@@ -294,7 +294,7 @@ def test_a_metric_that_nobody_has_logged_is_not_found_once_the_job_has_ended(des
 
     assert problem(answer, 404) == "not_found"
     assert "without `key`" in answer.json()["detail"]
-    assert desk.get(path, key="loss")["data"] if "data" in desk.get(path, key="loss") else True
+    assert series(desk, supervisor.job_id, "loss")["values"] == [0.5]
 
 
 def test_a_series_is_of_the_lowest_rank_that_has_one(desk: Desk) -> None:

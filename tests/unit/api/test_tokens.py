@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from datetime import UTC, datetime, timedelta
 
 import pytest
@@ -22,7 +23,9 @@ NOW = datetime(2030, 1, 1, tzinfo=UTC)
         (tokens.new_node_credential, "tmn-"),
     ],
 )
-def test_secrets_have_their_prefix_a_checksum_and_256_random_bits(make, prefix: str) -> None:  # type: ignore[no-untyped-def]
+def test_secrets_have_their_prefix_a_checksum_and_256_random_bits(
+    make: Callable[[], str], prefix: str
+) -> None:
     made = {make() for _ in range(200)}
 
     assert len(made) == 200

@@ -24,7 +24,7 @@ X, Y = torch.arange(20.0).reshape(10, 2), torch.arange(10)
 Sample = namedtuple("Sample", "x y")
 
 
-class Mapped(Dataset[Any]):  # type: ignore[misc]  # torch is Any here
+class Mapped(Dataset[Any]):
     """A dataset that is asked for one sample at a time."""
 
     def __len__(self) -> int:
@@ -49,7 +49,7 @@ class Noisy(Mapped):
         return X[index] + noise, index
 
 
-class Streamed(IterableDataset[Any]):  # type: ignore[misc]  # torch is Any here
+class Streamed(IterableDataset[Any]):
     """One that cannot be asked for a sample by its number."""
 
     def __iter__(self) -> Any:
@@ -210,7 +210,7 @@ def names_are_taken_once() -> None:
 
 
 def tied_weights_and_extra_state_come_back() -> None:
-    class Tied(nn.Module):  # type: ignore[misc]  # torch is Any here
+    class Tied(nn.Module):
         def __init__(self) -> None:
             super().__init__()
             self.one, self.two = nn.Linear(3, 3, bias=False), nn.Linear(3, 3, bias=False)
