@@ -1,8 +1,7 @@
 """A service of a few lines, over real sockets, that fails on demand.
 
 It answers as docs/openapi.json says and keeps everything in memory. A `Fault` spoils the next
-request
-that it matches: after its effect (`drop`), instead of it (`status`), or within its body.
+request that it matches: after its effect (`drop`), instead of it (`status`), or within its body.
 """
 
 import hashlib

@@ -88,7 +88,9 @@ def test_a_read_document_written_again_is_the_same(data: st.DataObject) -> None:
                 "name": st.text(st.characters(categories=["L"]), min_size=1, max_size=20),
                 "workers": st.integers(1, 4096) | st.none(),
                 "priority": st.integers(0, 100),
-                "args": st.lists(st.text(max_size=5), max_size=3),
+                "args": st.lists(
+                    st.text(st.characters(exclude_characters="\0"), max_size=5), max_size=3
+                ),
                 "parallel": st.fixed_dictionaries({}, optional={"data": st.integers(1, 8)}),
                 "checkpoint": st.fixed_dictionaries(
                     {}, optional={"keep_best": st.just({"metric": "m"}) | st.none()}

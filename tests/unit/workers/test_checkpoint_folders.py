@@ -125,7 +125,7 @@ def test_odd_messages_are_refused_and_the_next_is_committed(tmp_path: Path) -> N
     folder = make_folder(tmp_path, a=b"1")
     (tmp_path / "tmp-loop").symlink_to(tmp_path / "tmp-loop")
     uploader = Uploader(cast("Link", None), print)
-    uploader.add = lambda ready: None  # type: ignore[method-assign]
+    uploader.add = lambda ready: None  # type: ignore[method-assign]  # nobody uploads here
     committer = Committer(tmp_path, uploader)
     answers: list[dict[str, Any]] = []
     odd: list[dict[str, Any]] = [
