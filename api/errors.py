@@ -171,7 +171,7 @@ class ProblemDocument(BaseModel):
     status: int = Field(ge=400, le=599, description="The HTTP status.", examples=[404])
     detail: str = Field(
         description="What happened and what to do.",
-        examples=["job job_… does not exist, or your key may not see it"],
+        examples=["this job does not exist, or your key may not see it"],
     )
     instance: str = Field(
         description="URI of this occurrence.", examples=["urn:trainmaster:request:req-5f0c"]

@@ -56,11 +56,11 @@ class LocalStorage:
             NotFound: the key is not made of an id and a hash.
         """
         if not _ID.fullmatch(key.owner_id):
-            raise NotFound("object")
+            raise NotFound("this object")
         if key.part is None:
             return self._folder(key.owner_id) / key.owner_id
         if not _SHA256.fullmatch(key.part):
-            raise NotFound("object")
+            raise NotFound("this object")
         return self._folder(key.owner_id) / key.part
 
     def stage(self, *, expected_bytes: int = 0) -> Staged:
@@ -112,7 +112,7 @@ class LocalStorage:
         try:
             return self.path(key).open("rb", buffering=0)
         except FileNotFoundError:
-            raise NotFound("object", key.owner_id) from None
+            raise NotFound("this object") from None
 
     def hash(self, key: ObjectKey) -> str | None:
         """Return the SHA-256 of the bytes as they are now, None when they are gone."""
@@ -165,7 +165,7 @@ class LocalStorage:
 
     def _folder(self, owner_id: str) -> Path:
         if not _ID.fullmatch(owner_id):
-            raise NotFound("object")
+            raise NotFound("this object")
         if owner_id.startswith("file_"):
             return self.root / "files"
         return self.root / "checkpoints" / owner_id

@@ -106,14 +106,14 @@ def _decide_command(spec: JobSpec, modules: Mapping[str, str]) -> Command:
         return Command(kind="script", path=spec.entrypoint, args=list(spec.args))
     module = modules.get(spec.recipe)
     if module is None:
-        raise NotFound("recipe", spec.recipe)
+        raise NotFound("this recipe")
     return Command(kind="module", module=module, args=list(spec.args))
 
 
 def _find_file(session: Session, job: Job, attempt_id: str, file_id: str) -> AssignedFile:
     file = session.get(File, file_id)
     if file is None or file.project_id != job.project_id:
-        raise NotFound("file", file_id)
+        raise NotFound("this file")
     return AssignedFile(
         url=f"/v1/attempts/{attempt_id}/files/{file_id}",
         size_bytes=file.size_bytes,
@@ -136,7 +136,7 @@ def _find_resume(session: Session, attempt: Attempt) -> Resume | None:
         return None
     checkpoint = session.get(Checkpoint, attempt.resume_checkpoint_id)
     if checkpoint is None:
-        raise NotFound("checkpoint", attempt.resume_checkpoint_id)
+        raise NotFound("this checkpoint")
     files = session.scalars(
         select(CheckpointFile)
         .where(CheckpointFile.checkpoint_id == checkpoint.id)

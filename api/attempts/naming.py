@@ -20,7 +20,7 @@ def get_attempt_id(session: Session, job_id: str, name: str) -> str:
     named = Attempt.number == int(name) if is_number else Attempt.id == name
     found = session.scalar(statement.where(named))
     if found is None:
-        raise NotFound("attempt")
+        raise NotFound("this attempt")
     return found
 
 

@@ -124,7 +124,7 @@ async def get_file(
         file = session.get(File, file_id)
         named = list_file_ids(read_spec(member.job.spec))
         if file is None or file_id not in named or file.project_id != member.job.project_id:
-            raise NotFound("file", None)
+            raise NotFound("this file")
         return file
 
     file = await read_as(request, caller, find)

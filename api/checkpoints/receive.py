@@ -161,7 +161,7 @@ def get_upload(
     checkpoint = get_own(session, member, checkpoint_id)
     file = session.get(CheckpointFile, (checkpoint_id, path))
     if file is None:
-        raise NotFound("checkpoint file")
+        raise NotFound("this checkpoint file")
     return checkpoint, file
 
 
@@ -173,7 +173,7 @@ def get_own(session: Session, member: Membership, checkpoint_id: str) -> Checkpo
     """
     checkpoint = session.get(Checkpoint, checkpoint_id)
     if checkpoint is None or checkpoint.attempt_id != member.attempt.id:
-        raise NotFound("checkpoint", checkpoint_id)
+        raise NotFound("this checkpoint")
     return checkpoint
 
 

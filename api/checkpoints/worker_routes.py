@@ -171,10 +171,10 @@ async def get_file(
             checkpoint.id != member.attempt.resume_checkpoint_id
             and checkpoint.attempt_id != member.attempt.id
         ):
-            raise NotFound("checkpoint", checkpoint_id)
+            raise NotFound("this checkpoint")
         file = session.get(CheckpointFile, (checkpoint_id, path))
         if file is None:
-            raise NotFound("checkpoint file")
+            raise NotFound("this checkpoint file")
         return file
 
     file = await read_as(request, caller, find)

@@ -120,7 +120,7 @@ def _note(database: Database, node_id: str, said: HeartbeatIn) -> None:
     with database.read() as session:
         node = session.get(Node, node_id)
     if node is None:
-        raise NotFound("node", node_id)
+        raise NotFound("this node")
     news: dict[str, Any] = {
         "boot_id": said.boot_id,
         "version": said.version,

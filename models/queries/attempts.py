@@ -61,7 +61,7 @@ def end_attempt(session: Session, attempt: Attempt, end: AttemptEnd, *, now: dat
     """Close a live attempt, give its slots back and decide what becomes of the job."""
     job = session.get(Job, attempt.job_id)
     if job is None:
-        raise NotFound("job", attempt.job_id)
+        raise NotFound("this job")
     spec = read_spec(job.spec)
     verdict = decide_after_attempt(
         end,

@@ -67,9 +67,8 @@ class NotFound(ServiceError):
 
     code = "not_found"
 
-    def __init__(self, kind: str, thing_id: str | None = None) -> None:
-        named = f"{kind} {thing_id}" if thing_id else kind
-        super().__init__(f"{named} does not exist, or your key may not see it")
+    def __init__(self, kind: str) -> None:
+        super().__init__(f"{kind} does not exist, or your key may not see it")
 
 
 class Conflict(ServiceError):

@@ -94,7 +94,9 @@ def _read_waiting(session: Session, gpu_pools: set[str]) -> tuple[WaitingJob, ..
         Job.reason,
         Job.message,
     )
-    statement = select(*columns).where(Job.state.in_(_WAITING)).order_by(Job.id)
+    # A job that is held and says so is nobody's concern until somebody releases it.
+    is_settled = Job.is_held & (Job.reason == Reason.HELD_BY_USER)
+    statement = select(*columns).where(Job.state.in_(_WAITING), ~is_settled).order_by(Job.id)
     return tuple(
         WaitingJob(
             job_id=row.id,
