@@ -76,16 +76,17 @@ class Scene:
         """Wait until the trainer has done so many steps."""
         wait_for(f"{count} steps", lambda: len(self.ledger.steps()) >= count)
 
-    def supervisor_pid(self) -> int:
-        """Return the supervisor's process, as soon as there is one."""
-        record = wait_for("a supervisor", self._find_supervisor)
+    def supervisor_pid(self, attempt: int = 1) -> int:
+        """Return the process of the supervisor of one attempt, as soon as there is one."""
+        record = wait_for("a supervisor", lambda: self._find_supervisor(attempt))
         return int(record["pid"])
 
-    def _find_supervisor(self) -> dict[str, Any] | None:
-        return next(
-            (found for run in self.service.runs() if (found := read_json(run / "supervisor.json"))),
-            None,
-        )
+    def _find_supervisor(self, attempt: int) -> dict[str, Any] | None:
+        for run in self.service.runs():
+            told = read_json(run / "run.json") or {"attempt_number": 1}
+            if told["attempt_number"] == attempt:
+                return read_json(run / "supervisor.json")
+        return None
 
     def finish(self, job: Job, *, state: str = "succeeded") -> Job:
         """Wait for the end and hold everything against the ledger."""
@@ -335,8 +336,7 @@ def test_18_restore_is_begun_again_by_the_next_supervisor(scene: Scene) -> None:
         job = scene.submit(client, config={"checkpoint_bytes": 3_000_000})
         scene.wait_steps(25)
         os.kill(scene.ledger.entries()[0]["pid"], signal.SIGKILL)
-        wait_for("the second attempt", lambda: len(list(client.jobs.attempts(job))) == 2)
 
-        os.kill(scene.supervisor_pid(), signal.SIGKILL)
+        os.kill(scene.supervisor_pid(attempt=2), signal.SIGKILL)
 
     scene.finish(job)
