@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import timedelta
 from pathlib import Path
 
 
@@ -15,6 +16,11 @@ class Timers:
     fence_seconds: float = 50.0
     grace_seconds: float = 30.0
     attempt_token_seconds: float = 600.0
+
+    @property
+    def silence_max(self) -> timedelta:
+        """How long a node that works may be silent: two heartbeats may be lost on the way."""
+        return timedelta(seconds=3 * self.heartbeat_seconds + 1)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
@@ -9,6 +10,7 @@ from sqlalchemy import CheckConstraint, ForeignKey, String
 from sqlalchemy.orm import Mapped, mapped_column
 
 from models.base import Base, Id, Name, new_id
+from scheduler.core.resources import Resources
 
 
 class Pool(Base):
@@ -50,6 +52,17 @@ class Node(Base):
     __table_args__ = (
         CheckConstraint("cpu_milli_used >= 0", name="cpu_milli_used"),
         CheckConstraint("memory_mib_used >= 0", name="memory_mib_used"),
+    )
+
+
+def read_capacity(capacity: Mapping[str, Any] | None) -> Resources:
+    """Return what a node said that it has; nothing when it has not said yet."""
+    if capacity is None:
+        return Resources()
+    return Resources(
+        num_gpus=len(capacity["gpus"]),
+        cpu_milli=capacity["cpu_milli"],
+        memory_mib=capacity["memory_mib"],
     )
 
 

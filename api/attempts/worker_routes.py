@@ -13,7 +13,6 @@ from api.attempts.assignment import build_assignment, list_file_ids
 from api.attempts.exit import report_exit
 from api.attempts.fence import Membership
 from api.attempts.lease import Renewal, Report, renew_lease
-from api.attempts.modules import list_modules
 from api.attempts.schemas import Assignment, ExitIn, ExitOut, LeaseIn, LeaseOut, WantedOut
 from api.attempts.writing import read_as, ticket_of, write, write_as
 from api.auth.callers import AttemptCaller
@@ -24,6 +23,7 @@ from api.config import ApiConfig
 from api.deps import ConfigDep, CurrentAttempt, DatabaseDep
 from api.downloads import DOWNLOAD_RESPONSES, send_object
 from api.errors import problem_responses
+from api.recipes.catalogue import list_modules
 from api.storage import ObjectKey
 from api.storage_access import StorageDep
 from api.strict import StrictRoute

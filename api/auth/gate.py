@@ -20,8 +20,8 @@ from api.errors import BadRequest, HostNotAllowed
 from scheduler.core.errors import Forbidden, NotFound, Unauthenticated
 
 SESSION_COOKIE = "trainmaster_session"
-PUBLIC_PATHS = frozenset({"/", "/healthz", "/readyz", "/version", "/openapi.json", "/docs"})
-PUBLIC_FOLDERS = ("/docs/assets/", "/assets/")
+PUBLIC_PATHS = frozenset({"/healthz", "/readyz", "/version", "/openapi.json", "/docs"})
+PUBLIC_FOLDERS = ("/docs/assets/",)
 PUBLIC_CALLS = frozenset({("POST", "/v1/sessions")})
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})

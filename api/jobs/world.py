@@ -9,12 +9,11 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Mapping
-from typing import Any
 
 from sqlalchemy import select
 
 from models import Database, Node, Pool
-from scheduler.core.resources import Resources
+from models.node import read_capacity
 from scheduler.core.spec_rules import PoolView, World
 
 FRESH_SECONDS = 1.0
@@ -61,14 +60,3 @@ class Worlds:
             )
             for name in names
         }
-
-
-def read_capacity(capacity: Mapping[str, Any] | None) -> Resources:
-    """Return what a node said that it has; nothing when it has not said yet."""
-    if capacity is None:
-        return Resources()
-    return Resources(
-        num_gpus=len(capacity.get("gpus", [])),
-        cpu_milli=int(capacity.get("cpu_milli", 0)),
-        memory_mib=int(capacity.get("memory_mib", 0)),
-    )

@@ -8,10 +8,9 @@ from datetime import datetime, timedelta
 from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
-from api.config import Timers
-from api.jobs.world import read_capacity
 from api.nodes import schemas
 from models import Allocation, Node
+from models.node import read_capacity
 from scheduler.core.resources import Resources
 
 
@@ -33,11 +32,6 @@ def represent_nodes(
         )
         for node in nodes
     ]
-
-
-def silence_max(timers: Timers) -> timedelta:
-    """Return how long a node that works may be silent: two heartbeats may be lost on the way."""
-    return timedelta(seconds=3 * timers.heartbeat_seconds + 1)
 
 
 def add_room(rooms: Sequence[schemas.Room]) -> schemas.Room:

@@ -12,7 +12,7 @@ from sqlalchemy.orm import Session
 from api.config import Timers
 from api.deps import AdminCaller, ConfigDep, CurrentCaller, Now, PageDep, ReadSession, WriteSession
 from api.nodes import schemas
-from api.nodes.representation import represent_nodes, silence_max
+from api.nodes.representation import represent_nodes
 from api.pages import cut_page, read_after
 from api.strict import StrictRoute
 from models import Node, announce
@@ -41,7 +41,7 @@ def list_(
     rows = session.scalars(statement).all()
     keys = [node.id for node in rows]
     shown, has_more, cursor = cut_page(config.signing_key, "nodes", rows, keys, page.limit)
-    data = represent_nodes(session, shown, now=now, silence_max=silence_max(config.timers))
+    data = represent_nodes(session, shown, now=now, silence_max=config.timers.silence_max)
     return schemas.NodeList(data=data, has_more=has_more, next_cursor=cursor)
 
 
@@ -51,7 +51,7 @@ def get(
 ) -> schemas.Node:
     """Read a node."""
     node = _get_node(session, node_id)
-    (shown,) = represent_nodes(session, [node], now=now, silence_max=silence_max(config.timers))
+    (shown,) = represent_nodes(session, [node], now=now, silence_max=config.timers.silence_max)
     return shown
 
 
@@ -87,7 +87,7 @@ def _mark(
         setattr(node, name, value)
     announce(session, JOBS_TOPIC, node_topic(node.id))
     session.flush()
-    (shown,) = represent_nodes(session, [node], now=now, silence_max=silence_max(timers))
+    (shown,) = represent_nodes(session, [node], now=now, silence_max=timers.silence_max)
     return shown
 
 

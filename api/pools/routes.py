@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 
 from api.config import ApiConfig
 from api.deps import ConfigDep, CurrentCaller, Now, PageDep, ReadSession
-from api.nodes.representation import add_room, represent_nodes, silence_max
+from api.nodes.representation import add_room, represent_nodes
 from api.nodes.schemas import NodeState
 from api.pages import cut_page, read_after
 from api.pools import schemas
@@ -55,7 +55,7 @@ def _represent(
 ) -> list[schemas.Pool]:
     names = [pool.name for pool in pools]
     rows = session.scalars(select(Node).where(Node.pool.in_(names))).all()
-    nodes = represent_nodes(session, rows, now=now, silence_max=silence_max(config.timers))
+    nodes = represent_nodes(session, rows, now=now, silence_max=config.timers.silence_max)
     shown = []
     for pool in pools:
         here = [node for node in nodes if node.pool == pool.name]

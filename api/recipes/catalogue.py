@@ -48,8 +48,9 @@ def list_recipes(folder: Path) -> Mapping[str, Recipe]:
     return MappingProxyType(recipes)
 
 
+@functools.cache
 def list_modules(folder: Path) -> Mapping[str, str]:
-    """Return the module of every recipe, by the recipe's name."""
+    """Return the module of every recipe, by its name. Read once: recipes come with the service."""
     return {name: recipe.module for name, recipe in list_recipes(folder).items()}
 
 

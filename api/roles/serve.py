@@ -99,7 +99,7 @@ def _start_loops(role: str, prepared: Prepared) -> list[Callable[[], None]]:
     stops: list[Callable[[], None]] = []
     if role in {"all", "scheduler"}:
         scheduler = Scheduler(
-            prepared.database, _scheduler_config(prepared.settings), lambda: datetime.now(UTC)
+            prepared.database, _scheduler_config(prepared), lambda: datetime.now(UTC)
         )
         thread = threading.Thread(target=scheduler.run, name="scheduler", daemon=True)
         thread.start()
@@ -122,14 +122,14 @@ def _stopper(stop: Callable[[], None], thread: threading.Thread) -> Callable[[],
     return stop_and_join
 
 
-def _scheduler_config(settings: Settings) -> SchedulerConfig:
+def _scheduler_config(prepared: Prepared) -> SchedulerConfig:
+    settings = prepared.settings
     return SchedulerConfig(
         holder=f"{socket.gethostname()}:{os.getpid()}",
         poll=timedelta(seconds=settings.poll_seconds),
         lease=timedelta(seconds=settings.lease_seconds),
         leader_lease=timedelta(seconds=settings.leader_seconds),
-        # Two heartbeats may be lost on the way before a node counts as silent.
-        silence_max=timedelta(seconds=3 * settings.heartbeat_seconds + 1),
+        silence_max=prepared.config.timers.silence_max,
     )
 
 

@@ -20,7 +20,7 @@ from starlette.concurrency import run_in_threadpool
 from api.auth.callers import Caller
 from api.config import Timers
 from api.deps import ConfigDep, CurrentCaller, DatabaseDep, Now, StreamsDep
-from api.nodes.representation import represent_nodes, silence_max
+from api.nodes.representation import represent_nodes
 from api.streams import Streams
 from api.strict import StrictRoute
 from api.telemetry import ApiMetrics
@@ -129,7 +129,7 @@ def _measure_queue(session: Session, caller: Caller, now: datetime) -> list[Gaug
 
 def _count_nodes(session: Session, timers: Timers, now: datetime) -> list[GaugeMetricFamily]:
     rows = session.scalars(select(Node)).all()
-    nodes = represent_nodes(session, rows, now=now, silence_max=silence_max(timers))
+    nodes = represent_nodes(session, rows, now=now, silence_max=timers.silence_max)
     by_state = GaugeMetricFamily("trainmaster_nodes", "Nodes.", labels=("pool", "state"))
     gpus = GaugeMetricFamily("trainmaster_gpus", "GPUs of nodes.", labels=("pool", "state"))
     cpus = GaugeMetricFamily("trainmaster_cpus", "CPUs for workers.", labels=("pool", "state"))

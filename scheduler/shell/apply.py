@@ -19,7 +19,7 @@ from models.attempt import Allocation, Attempt, AttemptNode
 from models.base import new_id
 from models.database import announce
 from models.job import Job
-from models.node import Node
+from models.node import Node, read_capacity
 from models.queries.checkpoints import find_resume_checkpoint
 from models.queries.jobs import advance_job, node_topic, record_event
 from scheduler.core.cluster import NodeShare
@@ -29,7 +29,6 @@ from scheduler.core.reasons import Reason
 from scheduler.core.resources import Resources, resolve_request
 from scheduler.core.spec import read_spec
 from scheduler.core.states import AttemptState, JobEvent
-from scheduler.shell.snapshot import read_capacity
 
 log = structlog.get_logger()
 
@@ -153,7 +152,7 @@ def _claim(
     """Take the share's slots, or raise when somebody else was faster."""
     taken = per_worker.times(share.num_workers)
     used = Resources(cpu_milli=node.cpu_milli_used, memory_mib=node.memory_mib_used)
-    room = read_capacity(node).minus(used)
+    room = read_capacity(node.capacity).minus(used)
     if not taken.fits(room):
         raise StaleVersion(f"{node.id} has no room any more")
     # Two schedulers meet here: the one whose reading is still true wins.

@@ -9,7 +9,7 @@ from sqlalchemy.orm import Session
 
 from models.attempt import Allocation
 from models.job import Job
-from models.node import Node
+from models.node import Node, read_capacity
 from scheduler.core.cluster import ClusterView, NodeView, WaitingJob
 from scheduler.core.reasons import Reason
 from scheduler.core.resources import Resources, resolve_request
@@ -47,7 +47,7 @@ def _read_nodes(session: Session, *, now: datetime, silence_max: timedelta) -> t
             continue  # it has a name but has never said what it has
         gpu_indices = [gpu["index"] for gpu in node.capacity["gpus"]]
         free = tuple(i for i in gpu_indices if i not in taken.get(node.id, set()))
-        capacity = read_capacity(node)
+        capacity = read_capacity(node.capacity)
         views.append(
             NodeView(
                 node_id=node.id,
@@ -64,16 +64,6 @@ def _read_nodes(session: Session, *, now: datetime, silence_max: timedelta) -> t
             )
         )
     return tuple(views)
-
-
-def read_capacity(node: Node) -> Resources:
-    """Return what a node has in all; nothing before its daemon has said."""
-    capacity = node.capacity or {"gpus": [], "cpu_milli": 0, "memory_mib": 0}
-    return Resources(
-        num_gpus=len(capacity["gpus"]),
-        cpu_milli=capacity["cpu_milli"],
-        memory_mib=capacity["memory_mib"],
-    )
 
 
 def _read_waiting(session: Session, gpu_pools: set[str]) -> tuple[WaitingJob, ...]:
