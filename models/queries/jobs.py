@@ -57,7 +57,9 @@ def add_job(session: Session, job: Job, *, now: datetime, data: Mapping[str, Any
     values = {name: job.__dict__[name] for name in _JOB_COLUMNS if name in job.__dict__}
     session.execute(_INSERT_JOB, values)
     session.execute(_INSERT_EVENT, _event_values(job, "job.pending", now=now, data=data))
-    announce(session, JOBS_TOPIC, job_topic(job.id))
+    announce(session, job_topic(job.id))
+    if not job.is_held:
+        announce(session, JOBS_TOPIC)
 
 
 def advance_job(

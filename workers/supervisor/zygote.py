@@ -6,6 +6,8 @@ nurseries for ranks that are executed rather than forked.
 
 from __future__ import annotations
 
+import encodings.ascii
+import encodings.idna  # noqa: F401  a connection's first use would cost each child 6 ms
 import os
 import signal
 import sys

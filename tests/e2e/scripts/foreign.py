@@ -20,5 +20,7 @@ for _ in range(3):
     optimizer.step()
 total = torch.tensor([float(dist.get_rank() + 1)])
 dist.all_reduce(total)
+# A model that outlives its group can block the interpreter's end inside torch.
+del model, optimizer
 print(f"rank {dist.get_rank()} of {dist.get_world_size()}: sum {total.item():.0f}", flush=True)
 dist.destroy_process_group()
