@@ -54,11 +54,11 @@ class Streams:
         return self._closed
 
     def count(self, topic: str) -> int:
-        """Return how often `topic` has rung; read it before looking, give it to `wait`."""
+        """Return the serial of its last ring; read it before looking, give it to `wait`."""
         return self._doorbell.count(topic)
 
     async def wait(self, topic: str, *, since: int, timeout_seconds: float) -> bool:
-        """Wait until `topic` has rung more than `since` times; False when time ran out."""
+        """Wait until `topic` has rung after `since`; False when time ran out."""
         if self._closed:
             return False
         waiter = _Waiter(asyncio.get_running_loop())

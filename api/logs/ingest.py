@@ -12,7 +12,6 @@ from api.attempts.fence import Membership
 from models import LogChunk, LogStream, announce
 from scheduler.core.errors import Invalid, OffsetMismatch
 
-STREAMS = ("stdout", "stderr")
 APPEND_BYTES_MAX = 1024 * 1024
 _WORTH_PACKING_BYTES = 256
 

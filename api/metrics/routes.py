@@ -106,7 +106,7 @@ async def stream_metrics(
 ) -> StreamingResponse:
     """Stream the points of all ranks and attempts as they are stored, until the job has ended.
 
-    Events are `metrics` (data: a list of points), then `end` (data: the state of the job).
+    Events are `metrics` (data: `{"points": […]}`), then `end` (data: the state of the job).
     `Last-Event-ID` (or `after`) goes on exactly behind the event with that id. Nothing is left out
     here: what an attempt does again comes again, with its number.
     """

@@ -6,10 +6,9 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import insert, select
+from sqlalchemy import insert
 from sqlalchemy.orm import Session
 
-from models.attempt import Attempt
 from models.base import Base, new_id
 from models.database import announce
 from models.job import Event, Job
@@ -38,13 +37,6 @@ def job_topic(job_id: str) -> str:
 def node_topic(node_id: str) -> str:
     """Return the doorbell topic of what is wanted from one node."""
     return f"node:{node_id}"
-
-
-def find_live_attempt(session: Session, job_id: str) -> Attempt | None:
-    """Return the job's attempt that has not ended, if there is one."""
-    return session.scalar(
-        select(Attempt).where(Attempt.job_id == job_id, Attempt.ended_at.is_(None))
-    )
 
 
 def add_job(session: Session, job: Job, *, now: datetime, data: Mapping[str, Any]) -> None:

@@ -12,9 +12,8 @@ from sqlalchemy import event
 
 from api.attempts.writing import write
 from api.auth.tokens import issue_attempt_token
-from models import Database, Job
+from models import Attempt, Database, Job
 from models.queries.attempts import ask_checkpoint, ask_stop, end_attempt
-from models.queries.jobs import find_live_attempt
 from scheduler.core.reasons import Reason
 from scheduler.core.retry import AttemptEnd
 from scheduler.core.spec import JobSpec, ResourceRequest, RetrySpec
@@ -152,8 +151,7 @@ def test_a_token_of_an_older_epoch_changes_nothing(desk: Desk) -> None:
 def test_a_lost_attempt_may_not_report_its_end(desk: Desk) -> None:
     supervisor = desk.launch()
     with desk.database.write() as session:
-        attempt = find_live_attempt(session, supervisor.job_id)
-        assert attempt is not None
+        attempt = session.get_one(Attempt, supervisor.attempt_id)
         end = AttemptEnd(outcome="lost", reason=Reason.LEASE_LOST)
         end_attempt(session, attempt, end, now=datetime.now(UTC))
 
