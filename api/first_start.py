@@ -1,4 +1,4 @@
-"""What a fresh data folder gets: a signing key, a project, a pool, and one admin key.
+"""What a fresh data folder gets: a signing key, a project, a pool, its queue, an admin key.
 
 There is no default password and no page to claim the service: the admin key is random, written
 once to a file that only its owner can read. Safe to run by several processes at once, and to be
@@ -19,7 +19,7 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session
 
 from api.auth.tokens import hash_secret, new_api_key
-from models import ApiKey, Database, Pool, Project, Role
+from models import ApiKey, Database, Pool, Project, Queue, Role
 
 PROJECT = "default"
 POOL = "default"
@@ -60,6 +60,9 @@ def prepare_first_start(database: Database, data_dir: Path, *, now: datetime) ->
 def _add_admin(session: Session, data_dir: Path, now: datetime) -> Path | None:
     if session.get(Pool, POOL) is None:
         session.add(Pool(name=POOL, created_at=now))
+        session.flush()
+    if session.get(Queue, POOL) is None:
+        session.add(Queue(name=POOL, pool=POOL, is_open=True, created_at=now))
     project = session.scalar(select(Project).where(Project.name == PROJECT))
     if project is None:
         project = Project(name=PROJECT, created_at=now)

@@ -11,11 +11,12 @@ from models.database import Database, DatabaseConfig, announce
 from models.doorbell import Doorbell
 from models.file import File
 from models.idempotency import IdempotencyRecord
-from models.job import Event, Job
+from models.job import Event, Job, JobDependency
 from models.log_chunk import LogChunk, LogStream
 from models.metric import MetricChunk, MetricStream
-from models.node import Lease, Node, Pool
+from models.node import Lease, Node, NodeFault, Pool, Queue
 from models.project import ApiKey, BrowserSession, Project, Role
+from models.quota import Quota, UsageMonth, UsageShare
 
 __all__ = [
     "Allocation",
@@ -34,15 +35,21 @@ __all__ = [
     "File",
     "IdempotencyRecord",
     "Job",
+    "JobDependency",
     "Lease",
     "LogChunk",
     "LogStream",
     "MetricChunk",
     "MetricStream",
     "Node",
+    "NodeFault",
     "Pool",
     "Project",
+    "Queue",
+    "Quota",
     "Role",
+    "UsageMonth",
+    "UsageShare",
     "announce",
     "new_id",
 ]

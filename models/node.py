@@ -1,4 +1,4 @@
-"""Nodes and pools."""
+"""Nodes, pools, and the queues in front of them."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ from collections.abc import Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import CheckConstraint, ForeignKey, String
+from sqlalchemy import CheckConstraint, ForeignKey, Index, String, Text
 from sqlalchemy.orm import Mapped, mapped_column
 
-from models.base import Base, Id, Name, new_id
+from models.base import Base, Id, Name, Serial, new_id
 from scheduler.core.resources import Resources
 
 
@@ -22,13 +22,31 @@ class Pool(Base):
     created_at: Mapped[datetime]
 
 
+class Queue(Base):
+    """A line in front of one pool. Every pool has one of its own name; there may be more.
+
+    Attributes:
+        is_open: a closed queue accepts jobs and starts none.
+    """
+
+    __tablename__ = "queues"
+
+    name: Mapped[str] = mapped_column(Name, primary_key=True)
+    pool: Mapped[str] = mapped_column(ForeignKey("pools.name"), index=True)
+    is_open: Mapped[bool] = mapped_column(default=True)
+    created_at: Mapped[datetime]
+
+
 class Node(Base):
     """One machine with a daemon.
 
     Attributes:
+        rack: machines of one rack are close to each other; None when nobody said.
         capacity: {"cpu_milli", "memory_mib", "gpus": [{"index", "uuid", "model", "memory_mib"}]}.
         cpu_milli_used, memory_mib_used: held by live attempts; never more than there is.
         heartbeat_at: when the daemon was last heard, None before the first time.
+        quarantined_until: gets no new work before; None when its faults were few.
+        quarantine_message: which faults, in words.
     """
 
     __tablename__ = "nodes"
@@ -36,6 +54,7 @@ class Node(Base):
     id: Mapped[str] = mapped_column(Id, primary_key=True, default=lambda: new_id("node"))
     name: Mapped[str] = mapped_column(Name, unique=True)
     pool: Mapped[str] = mapped_column(ForeignKey("pools.name"))
+    rack: Mapped[str | None] = mapped_column(Name)
     credential_sha256: Mapped[str] = mapped_column(String(64), unique=True)
     address: Mapped[str | None] = mapped_column(String(255))
     version: Mapped[str | None] = mapped_column(String(64))
@@ -48,11 +67,28 @@ class Node(Base):
     is_draining: Mapped[bool] = mapped_column(default=False)
     created_at: Mapped[datetime]
     heartbeat_at: Mapped[datetime | None]
+    quarantined_until: Mapped[datetime | None]
+    quarantine_message: Mapped[str | None] = mapped_column(Text)
 
     __table_args__ = (
         CheckConstraint("cpu_milli_used >= 0", name="cpu_milli_used"),
         CheckConstraint("memory_mib_used >= 0", name="memory_mib_used"),
     )
+
+
+class NodeFault(Base):
+    """An attempt that ended on a node for a fault of machines; forgotten when it is uncordoned."""
+
+    __tablename__ = "node_faults"
+
+    id: Mapped[int] = mapped_column(Serial, primary_key=True)
+    node_id: Mapped[str] = mapped_column(ForeignKey("nodes.id", ondelete="CASCADE"))
+    job_id: Mapped[str] = mapped_column(Id)
+    attempt_id: Mapped[str] = mapped_column(Id)
+    reason: Mapped[str] = mapped_column(String(64))
+    at: Mapped[datetime]
+
+    __table_args__ = (Index("ix_node_faults_node_id_at", "node_id", "at"),)
 
 
 def read_capacity(capacity: Mapping[str, Any] | None) -> Resources:

@@ -14,7 +14,7 @@ from api.auth.tokens import hash_secret, new_node_credential
 from api.deps import AdminCaller, DatabaseDep
 from api.nodes.schemas_worker import NodeJoin, NodeJoined
 from api.strict import StrictRoute
-from models import Database, Node, Pool, announce, new_id
+from models import Database, Node, Pool, Queue, announce, new_id
 from models.queries.jobs import JOBS_TOPIC
 
 router = APIRouter(tags=["nodes"], route_class=StrictRoute)
@@ -33,7 +33,7 @@ async def join(
     request: Request,
     response: Response,
 ) -> NodeJoined:
-    """Make a node, or give a known one a new credential. The pool is made when it is new."""
+    """Make a node, or give a known one a new credential. A new pool is made, with its queue."""
     joined, is_new = await run_in_threadpool(_join, database, asked)
     request.app.state.credentials.forget_all()  # the old credential is dead from now on
     response.status_code = HTTPStatus.CREATED if is_new else HTTPStatus.OK
@@ -59,6 +59,11 @@ def _join(database: Database, asked: NodeJoin) -> tuple[NodeJoined, bool]:
 
 
 def _ensure_pool(session: Session, name: str) -> None:
-    if session.get(Pool, name) is None:
-        session.add(Pool(name=name, created_at=datetime.now(UTC)))
+    if session.get(Pool, name) is not None:
+        return
+    now = datetime.now(UTC)
+    session.add(Pool(name=name, created_at=now))
+    session.flush()
+    if session.get(Queue, name) is None:
+        session.add(Queue(name=name, pool=name, is_open=True, created_at=now))
         session.flush()
