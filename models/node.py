@@ -102,6 +102,17 @@ def read_capacity(capacity: Mapping[str, Any] | None) -> Resources:
     )
 
 
+def read_gpu_kind(capacity: Mapping[str, Any] | None) -> tuple[str, int]:
+    """Return the model of a node's GPUs, and the memory in MiB of the smallest; "" and 0 without.
+
+    A node with several models has none that a job could ask for.
+    """
+    gpus = capacity["gpus"] if capacity is not None else []
+    models = {str(gpu.get("model") or "") for gpu in gpus}
+    memory_mib = min((int(gpu.get("memory_mib") or 0) for gpu in gpus), default=0)
+    return models.pop() if len(models) == 1 else "", memory_mib
+
+
 class Lease(Base):
     """Who leads: one row per role, with a term that grows with every change of holder."""
 

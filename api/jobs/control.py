@@ -107,4 +107,5 @@ def plan_rerun(session: Session, caller: Caller, job_id: str) -> dict[str, Any]:
     """
     job: Job = get_visible_job(session, caller, job_id)
     present = {"name": job.name, "labels": dict(job.labels), "priority": job.priority}
-    return {**job.spec, **present, "hold": False, "begin_at": None}
+    # What it waited for is over, or was taken away since.
+    return {**job.spec, **present, "hold": False, "begin_at": None, "depends_on": []}

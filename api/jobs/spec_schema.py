@@ -70,6 +70,16 @@ class ResourcesDocument(Document):
     gpus: Annotated[int, Field(ge=0, le=64)] | None = None
     cpus: Annotated[float, Field(ge=0.001, le=4096)] | None = None
     memory_gib: Annotated[float, Field(ge=0.001, le=1_000_000)] | None = None
+    gpu_models: Annotated[
+        list[Name], Field(max_length=64, description="Any of these, such as H100; empty: any.")
+    ] = []
+    gpu_memory_gib: Annotated[
+        Annotated[float, Field(ge=0.001, le=1_000_000)] | None,
+        Field(description="Each GPU has at least this much."),
+    ] = None
+    spread: Annotated[
+        bool, Field(description="May be split over nodes even where one could hold it.")
+    ] = False
 
 
 class ParallelDocument(Document):
@@ -146,7 +156,10 @@ class LimitsDocument(Document):
     model_config = ConfigDict(title="Limits")
 
     wall_seconds: Annotated[int, Field(ge=1, le=31_536_000)] | None = None
-    gpu_hours: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
+    gpu_hours: Annotated[
+        Annotated[float, Field(gt=0, le=1_000_000)] | None,
+        Field(description="GPUs x hours, over all attempts."),
+    ] = None
     grace_seconds: Annotated[int, Field(ge=0, le=3600)] = 30
     on_deadline: Literal["fail", "pause"] = "fail"
     on_budget: Literal["fail", "pause"] = "pause"
@@ -227,11 +240,16 @@ class JobSpecDocument(Document):
     limits: LimitsDocument = LimitsDocument()
     health: HealthDocument = HealthDocument()
     elastic: ElasticDocument | None = None
-    preemptible: bool = True
+    preemptible: Annotated[
+        bool, Field(description="May be asked to save and wait for a job that goes first.")
+    ] = True
     privacy: dict[str, Any] | None = None
-    depends_on: Annotated[list[Identifier], Field(max_length=64)] = []
+    depends_on: Annotated[
+        list[Identifier],
+        Field(max_length=64, description="Jobs of the project that must succeed first."),
+    ] = []
     begin_at: Annotated[Instant | None, Field(description="Not to start before.")] = None
     hold: Annotated[bool, Field(description="Wait until released.")] = False
     priority: Annotated[Priority, Field(description="Higher goes first.")] = 50
-    queue: Name = "default"
-    pool: Name = "default"
+    queue: Annotated[Name, Field(description="That of the pool unless given.")] = "default"
+    pool: Annotated[Name, Field(description="That of the queue unless given.")] = "default"

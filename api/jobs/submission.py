@@ -19,7 +19,7 @@ from api.recipes.config_rules import check_config
 from api.suggest import did_you_mean
 from scheduler.core.errors import Problem
 from scheduler.core.spec import JobSpec, read_spec
-from scheduler.core.spec_rules import World, check_spec
+from scheduler.core.spec_rules import World, check_spec, settle_queue
 
 # Problems that may follow from the bad shape of another field.
 _CONSEQUENCES: Mapping[str, frozenset[str]] = {
@@ -29,6 +29,9 @@ _CONSEQUENCES: Mapping[str, frozenset[str]] = {
     "layout_mismatch": frozenset({"workers", "parallel"}),
     "gang_too_large": frozenset({"workers", "parallel", "resources", "pool"}),
     "worker_too_large": frozenset({"resources", "pool"}),
+    "no_such_gpu": frozenset({"resources", "pool", "queue"}),
+    "unknown_queue": frozenset({"queue", "pool"}),
+    "wrong_queue": frozenset({"queue", "pool"}),
 }
 
 
@@ -66,7 +69,8 @@ def read_submission(
     whole = model.model_dump()
     if "grace_seconds" not in model.limits.model_fields_set:
         whole["limits"]["grace_seconds"] = grace_seconds
-    spec = read_spec(whole)
+    spec = settle_queue(read_spec(whole), world)
+    whole["queue"], whole["pool"] = spec.queue, spec.pool
     found = [*check_spec(spec, world), *_check_recipe(spec, recipes, bad)]
     kept = [problem for problem in found if not _is_consequence(problem, bad)]
     if shape_problems and not bad:

@@ -18,9 +18,11 @@ from api.jobs.representation import render_job, represent_new_job
 from api.jobs.submission import Submission, read_submission
 from api.problems import pointer_of
 from models import Checkpoint, CheckpointState, File, Job, Project, new_id
-from models.queries.jobs import add_job
+from models.queries.jobs import add_dependencies, add_job
+from models.queries.quotas import read_priority_max
 from scheduler.core.errors import InvalidSpec, Problem
 from scheduler.core.reasons import Reason
+from scheduler.core.resources import gib_to_mib
 from scheduler.core.spec import JobSpec, content_hash
 from scheduler.core.spec_rules import World
 from scheduler.core.states import JobState
@@ -63,6 +65,8 @@ def submit_job(
         if parent_job_id is not None:
             job.parent_job_id = parent_job_id
         add_job(session, job, now=now, data={"by": caller.key_id})
+        if submission.spec.depends_on:
+            add_dependencies(session, job.id, submission.spec.depends_on)
         body, etag = render_job(represent_new_job(job, references.project))
         return Answer(
             status=HTTPStatus.CREATED, body=body, location=f"/v1/jobs/{job.id}", etag=etag
@@ -117,6 +121,8 @@ def _resolve(session: Session, caller: Caller, submission: Submission) -> _Refer
         else:
             project_id, project = found, spec.project
     problems.extend(_missing_files(session, spec, project_id))
+    problems.extend(_bad_dependencies(session, spec, project_id))
+    problems.extend(_beyond_quota(session, spec, project_id, caller))
     parent_job_id = None
     if spec.resume_from is not None:
         checkpoint = session.get(Checkpoint, spec.resume_from)
@@ -152,6 +158,39 @@ def _missing_files(session: Session, spec: JobSpec, project_id: str) -> list[Pro
     ]
 
 
+def _bad_dependencies(session: Session, spec: JobSpec, project_id: str) -> list[Problem]:
+    if not spec.depends_on:
+        return []
+    rows = session.execute(
+        select(Job.id, Job.state).where(Job.id.in_(spec.depends_on), Job.project_id == project_id)
+    )
+    states = {row.id: row.state for row in rows}
+    problems = []
+    for index, job_id in enumerate(spec.depends_on):
+        pointer = f"/depends_on/{index}"
+        state = states.get(job_id)
+        if state is None:
+            message = "there is no such job in the project: list its jobs with GET /v1/jobs"
+            problems.append(Problem(pointer, "unknown_job", message))
+        elif job_id in spec.depends_on[:index]:
+            message = "the job is named before: name it once"
+            problems.append(Problem(pointer, "named_twice", message))
+        elif state in {JobState.FAILED, JobState.CANCELLED}:
+            message = f"the job is {state} and will never succeed: rerun it, and name the new one"
+            problems.append(Problem(pointer, "dependency_ended", message))
+    return problems
+
+
+def _beyond_quota(
+    session: Session, spec: JobSpec, project_id: str, caller: Caller
+) -> list[Problem]:
+    priority_max = read_priority_max(session, project_id, caller.key_id)
+    if spec.priority <= priority_max:
+        return []
+    message = f"the quota allows {priority_max} at most: ask for less, or have an admin raise it"
+    return [Problem("/priority", "priority_too_high", message)]
+
+
 def _may_resume(checkpoint: Checkpoint, project_id: str) -> bool:
     return checkpoint.project_id == project_id and checkpoint.state is CheckpointState.COMMITTED
 
@@ -173,6 +212,7 @@ def _make_job(
         id=new_id("job"),
         project_id=references.project_id,
         name=spec.name or _default_name(spec),
+        recipe=spec.recipe,
         labels=dict(spec.labels),
         spec=document,
         spec_sha256=content_hash(document),
@@ -187,7 +227,10 @@ def _make_job(
         num_workers=spec.num_workers,
         request_gpus=request.gpus,
         request_cpu_milli=None if request.cpus is None else round(request.cpus * 1000),
-        request_memory_mib=None if request.memory_gib is None else round(request.memory_gib * 1024),
+        request_memory_mib=gib_to_mib(request.memory_gib),
+        request_gpu_models=list(request.gpu_models) or None,
+        request_gpu_memory_mib=gib_to_mib(request.gpu_memory_gib),
+        may_spread=request.spread,
         is_held=spec.hold,
         not_before_at=begin_at,
         not_before_reason=None if begin_at is None else Reason.BEGIN_TIME_NOT_REACHED,
@@ -195,6 +238,10 @@ def _make_job(
         user_failures=0,
         infra_failures=0,
         num_attempts=0,
+        evictions=0,
+        served_ms=0,
+        gpu_ms=0,
+        deadline_served_ms=0,
         parent_job_id=references.parent_job_id,
         created_by=caller.key_id,
         created_at=now,

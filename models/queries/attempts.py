@@ -6,19 +6,22 @@ from collections.abc import Mapping
 from datetime import datetime, timedelta
 from typing import Any
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from models.attempt import Allocation, Attempt, AttemptNode
 from models.database import announce
 from models.job import Job
 from models.node import Node
+from models.queries.faults import note_faults
 from models.queries.jobs import JOBS_TOPIC, advance_job, node_topic
+from models.queries.usage import Use, record_use
 from scheduler.core.errors import NotFound
 from scheduler.core.reasons import Reason
 from scheduler.core.retry import AttemptEnd, Verdict, decide_after_attempt
 from scheduler.core.spec import read_spec
 from scheduler.core.states import AttemptEvent, JobEvent, JobState, find_next_attempt_state
+from scheduler.core.usage import count_ms
 
 _CODE_ENDS = {JobEvent.SUCCEEDED, JobEvent.FAILED}
 
@@ -40,12 +43,15 @@ def ask_stop(
     job: Job,
     *,
     reason: str,
+    message: str = "",
     now: datetime,
     data: Mapping[str, Any] | None = None,
 ) -> None:
     """Ask the live attempt to stop: the job is stopping, its nodes are told."""
     job.stop_reason = reason
-    advance_job(session, job, JobEvent.STOP_ASKED, reason=reason, now=now, data=data)
+    advance_job(
+        session, job, JobEvent.STOP_ASKED, reason=reason, message=message, now=now, data=data
+    )
     for node_id in _node_ids(session, job):
         announce(session, node_topic(node_id))
 
@@ -72,6 +78,9 @@ def end_attempt(session: Session, attempt: Attempt, end: AttemptEnd, *, now: dat
     )
     advance_attempt(attempt, AttemptEvent.LOST if end.outcome == "lost" else AttemptEvent.EXITED)
     attempt.reason, attempt.message, attempt.ended_at = end.reason, end.message, now
+    _count_use(session, job, attempt, verdict, now=now)
+    if end.is_infrastructure:
+        note_faults(session, attempt, end, now=now)
     release_slots(session, attempt)
     job.user_failures, job.infra_failures = verdict.user_failures, verdict.infra_failures
     job.not_before_at = job.not_before_reason = None
@@ -96,6 +105,25 @@ def end_attempt(session: Session, attempt: Attempt, end: AttemptEnd, *, now: dat
         data=data,
     )
     return verdict
+
+
+def _count_use(
+    session: Session, job: Job, attempt: Attempt, verdict: Verdict, *, now: datetime
+) -> None:
+    """Add the attempt to what its job, user and project have had."""
+    held = session.execute(
+        select(func.count(Allocation.gpu_index), func.sum(Allocation.cpu_milli)).where(
+            Allocation.attempt_id == attempt.id
+        )
+    ).one()
+    use = Use(num_gpus=held[0], cpu_milli=held[1] or 0, since=attempt.created_at, until=now)
+    record_use(session, project_id=job.project_id, user_id=job.created_by or "", use=use)
+    job.served_ms += use.wall_ms
+    job.gpu_ms += use.gpu_ms
+    job.waiting_since_at = now
+    job.evictions += verdict.is_eviction
+    ran_ms = 0 if attempt.started_at is None else count_ms(attempt.started_at, now)
+    job.deadline_served_ms = job.deadline_served_ms + ran_ms if verdict.keeps_deadline else 0
 
 
 def release_slots(session: Session, attempt: Attempt) -> None:

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import insert
+from sqlalchemy import delete, insert
 from sqlalchemy.orm import Session
 
 from models.base import Base, new_id
 from models.database import announce
-from models.job import Event, Job
+from models.job import Event, Job, JobDependency
 from scheduler.core.errors import IllegalTransition
 from scheduler.core.states import (
     JOB_TRANSITIONS,
@@ -27,6 +27,7 @@ JOBS_TOPIC = "jobs"
 _JOB_COLUMNS = tuple(Base.metadata.tables[Job.__tablename__].columns.keys())
 _INSERT_JOB = insert(Base.metadata.tables[Job.__tablename__])
 _INSERT_EVENT = insert(Base.metadata.tables[Event.__tablename__])
+_INSERT_DEPENDENCY = insert(Base.metadata.tables[JobDependency.__tablename__])
 
 
 def job_topic(job_id: str) -> str:
@@ -54,6 +55,14 @@ def add_job(session: Session, job: Job, *, now: datetime, data: Mapping[str, Any
         announce(session, JOBS_TOPIC)
 
 
+def add_dependencies(session: Session, job_id: str, needed_ids: Iterable[str]) -> None:
+    """Let a new job wait for others of its project."""
+    session.execute(
+        _INSERT_DEPENDENCY,
+        [{"job_id": job_id, "depends_on_job_id": needed_id} for needed_id in needed_ids],
+    )
+
+
 def advance_job(
     session: Session,
     job: Job,
@@ -78,8 +87,13 @@ def advance_job(
     job.state, job.reason, job.message = state, reason, message
     if state in TERMINAL_STATES:
         job.finished_at = now
+        if job.spec.get("depends_on"):
+            # It waits for nothing any more; what it did wait for stays in its spec.
+            session.execute(delete(JobDependency).where(JobDependency.job_id == job.id))
     if not state.has_attempt:
         job.stop_reason = None
+    if state in TERMINAL_STATES or state is JobState.PAUSED:
+        job.claim = job.reservation = None
     if state is JobState.RUNNING and job.started_at is None:
         job.started_at = now
     record_event(session, job, f"job.{state}", now=now, data=data)

@@ -61,11 +61,31 @@ class Resources:
         return ", ".join(parts)
 
 
+def is_gpu_model(asked: str, model: str) -> bool:
+    """Whether a GPU that calls itself `model` is what people call `asked`.
+
+    The words of `asked` follow each other in `model`, in any case: H100 is a `NVIDIA H100 80GB
+    HBM3`, A10 is no `NVIDIA A100-SXM4-40GB`.
+    """
+    wanted, words = _words(asked), _words(model)
+    starts = range(len(words) - len(wanted) + 1)
+    return bool(wanted) and any(words[at : at + len(wanted)] == wanted for at in starts)
+
+
 def resolve_request(request: ResourceRequest, *, pool_has_gpus: bool) -> Resources:
     """Return what one worker takes in a pool: a GPU where there are any, else a CPU."""
     default_gpus = 1 if pool_has_gpus else 0
     return Resources(
         num_gpus=default_gpus if request.gpus is None else request.gpus,
         cpu_milli=CPU_MILLI_DEFAULT if request.cpus is None else round(request.cpus * 1000),
-        memory_mib=0 if request.memory_gib is None else round(request.memory_gib * 1024),
+        memory_mib=gib_to_mib(request.memory_gib) or 0,
     )
+
+
+def gib_to_mib(gib: float | None) -> int | None:
+    """Return GiB, as people write them, in MiB."""
+    return None if gib is None else round(gib * 1024)
+
+
+def _words(text: str) -> list[str]:
+    return text.lower().replace("-", " ").replace("_", " ").split()

@@ -5,11 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Literal
 
+from scheduler.core.budget import MONTH_IS_SPENT, describe_spent
 from scheduler.core.reasons import INFRASTRUCTURE_REASONS, Reason
 from scheduler.core.spec import Limits, RetrySpec
 from scheduler.core.states import JobEvent
 
 BACKOFF_SECONDS_MAX = 600.0
+
+_EVICTIONS = frozenset({Reason.PREEMPTED, Reason.MIGRATED})
 
 Outcome = Literal["succeeded", "failed", "stopped", "lost"]
 
@@ -40,6 +43,9 @@ class Verdict:
     Attributes:
         delay_seconds: how long a requeued job waits before it may start again.
         user_failures, infra_failures: the counts including this end.
+        is_eviction: whether the job made room, or moved; counted in its budget of evictions.
+        keeps_deadline: whether the time of this attempt goes on counting towards
+            `limits.wall_seconds`: it ended because the service wanted so.
     """
 
     event: JobEvent
@@ -48,6 +54,8 @@ class Verdict:
     delay_seconds: float = 0.0
     user_failures: int
     infra_failures: int
+    is_eviction: bool = False
+    keeps_deadline: bool = False
 
 
 def decide_after_attempt(
@@ -67,6 +75,8 @@ def decide_after_attempt(
             message=message,
             user_failures=user_failures,
             infra_failures=infra_failures,
+            is_eviction=reason in _EVICTIONS,
+            keeps_deadline=event is JobEvent.REQUEUED,
         )
     is_infra = end.is_infrastructure
     user_failures += not is_infra
@@ -109,7 +119,31 @@ def _settle(end: AttemptEnd, limits: Limits) -> tuple[JobEvent, str, str] | None
             return JobEvent.FAILED, Reason.DEADLINE_EXCEEDED, overran
         case _, "succeeded":
             return JobEvent.SUCCEEDED, Reason.COMPLETED, ""
-        case _, "stopped":
+        case stop_reason, outcome:
+            return _settle_cut_short(stop_reason, outcome, limits)
+
+
+def _settle_cut_short(
+    stop_reason: str | None, outcome: Outcome, limits: Limits
+) -> tuple[JobEvent, str, str] | None:
+    """Return what the service wanted when it stopped the code, None when it did not.
+
+    However the code took it: many a script ends with an error when it is asked to stop.
+    """
+    match stop_reason:
+        case Reason.BUDGET_REACHED if limits.on_budget == "fail":
+            return JobEvent.FAILED, Reason.BUDGET_EXCEEDED, describe_spent(limits)
+        case Reason.BUDGET_REACHED:
+            return JobEvent.PAUSED, Reason.PAUSED_BY_BUDGET, describe_spent(limits)
+        case Reason.BUDGET_SPENT:
+            return JobEvent.PAUSED, Reason.PAUSED_BY_BUDGET, MONTH_IS_SPENT
+        case Reason.PREEMPTING:
+            message = "made room for another job; goes on from its newest checkpoint"
+            return JobEvent.REQUEUED, Reason.PREEMPTED, message
+        case Reason.MIGRATING:
+            message = "left its place so that others fit; goes on from its newest checkpoint"
+            return JobEvent.REQUEUED, Reason.MIGRATED, message
+        case _ if outcome == "stopped":
             return JobEvent.REQUEUED, Reason.RESUMED, "stopped by the service; goes on by itself"
         case _:
             return None

@@ -22,11 +22,20 @@ Framework = Literal["torch", "tensorflow", "other"]
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class ResourceRequest:
-    """What one worker takes. None: the pool decides (one GPU where there are any, one CPU)."""
+    """What one worker takes. None: the pool decides (one GPU where there are any, one CPU).
+
+    Attributes:
+        gpu_models: any of these will do; empty: any model.
+        gpu_memory_gib: each GPU has at least this much.
+        spread: a gang that one node could hold may be split over several all the same.
+    """
 
     gpus: int | None = None
     cpus: float | None = None
     memory_gib: float | None = None
+    gpu_models: tuple[str, ...] = ()
+    gpu_memory_gib: float | None = None
+    spread: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

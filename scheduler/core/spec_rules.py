@@ -6,12 +6,13 @@ caller knows of the world (recipes, files, pools) comes in as `World`.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from scheduler.core.errors import Problem
-from scheduler.core.resources import Resources, resolve_request
-from scheduler.core.spec import Health, JobSpec, Limits, Sync
+from scheduler.core.resources import Resources, gib_to_mib, is_gpu_model, resolve_request
+from scheduler.core.spec import Health, JobSpec, ResourceRequest, Sync
 
 RESERVED_ENV = frozenset(
     {
@@ -24,32 +25,75 @@ RESERVED_ENV = frozenset(
 """Variables that the supervisor sets, or that would change what our own code loads."""
 
 
+DEFAULT_QUEUE = "default"
+DEFAULT_POOL = "default"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class NodeOffer:
+    """What one node could hold if it were empty.
+
+    Attributes:
+        gpu_model: of all its GPUs; "" without GPUs.
+        gpu_memory_mib: of one GPU, the smallest where they differ.
+    """
+
+    capacity: Resources
+    gpu_model: str = ""
+    gpu_memory_mib: int = 0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class PoolView:
-    """What a pool could hold if it were empty: one capacity per node that has joined."""
+    """What a pool could hold if it were empty: one offer per node that has joined."""
 
-    nodes: tuple[Resources, ...] = ()
+    nodes: tuple[NodeOffer, ...] = ()
 
     @property
     def has_gpus(self) -> bool:
         """Whether workers take a GPU by default."""
-        return any(node.num_gpus for node in self.nodes)
+        return any(node.capacity.num_gpus for node in self.nodes)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class World:
-    """What the rules may know beyond the spec itself."""
+    """What the rules may know beyond the spec itself.
+
+    Attributes:
+        queues: the pool behind each queue.
+    """
 
     recipes: frozenset[str] = frozenset()
     pools: Mapping[str, PoolView] = field(default_factory=dict)
+    queues: Mapping[str, str] = field(default_factory=dict)
     input_roots: tuple[str, ...] = ()
+
+
+def settle_queue(spec: JobSpec, world: World) -> JobSpec:
+    """Return `spec` with the pool of its queue, or the queue of its pool, where one is left out."""
+    queues = world.queues
+    if spec.pool == DEFAULT_POOL and spec.queue in queues:
+        return dataclasses.replace(spec, pool=queues[spec.queue])
+    if spec.queue == DEFAULT_QUEUE and queues.get(spec.queue) != spec.pool:
+        # Every pool has a queue of its own name.
+        queue = spec.pool if queues.get(spec.pool) == spec.pool else spec.queue
+        return dataclasses.replace(spec, queue=queue)
+    return spec
 
 
 def check_spec(spec: JobSpec, world: World) -> tuple[Problem, ...]:
     """Return everything that is wrong with `spec`, in the order of its fields."""
     return tuple(
         problem
-        for rule in (_check_source, _check_layout, _check_inputs, _check_offer, _check_fit)
+        for rule in (
+            _check_source,
+            _check_layout,
+            _check_inputs,
+            _check_offer,
+            _check_queue,
+            _check_gpus,
+            _check_fit,
+        )
         for problem in rule(spec, world)
     )
 
@@ -131,14 +175,7 @@ def _check_offer(spec: JobSpec, world: World) -> Iterator[Problem]:
         ("/secrets", bool(spec.secrets), "secrets are not available yet: leave them out"),
         ("/elastic", spec.elastic is not None, "resizing is not available yet: leave elastic out"),
         ("/privacy", spec.privacy is not None, "privacy is not available yet: leave it out"),
-        ("/depends_on", bool(spec.depends_on),
-         "dependencies are not available yet: submit in order"),
         ("/health", spec.health != Health(), "health checks cannot be changed yet: leave them out"),
-        ("/limits/gpu_hours", spec.limits.gpu_hours is not None,
-         "GPU budgets are not available yet: use wall_seconds"),
-        ("/limits/on_budget", spec.limits.on_budget != Limits().on_budget,
-         "GPU budgets are not available yet: leave on_budget out"),
-        ("/queue", spec.queue != "default", "there is one queue, default: leave queue out"),
     ]  # fmt: skip
     for pointer, is_asked, message in unavailable:
         if is_asked:
@@ -146,6 +183,31 @@ def _check_offer(spec: JobSpec, world: World) -> Iterator[Problem]:
     if spec.checkpoint.every_steps is None and spec.checkpoint.every_seconds is None:
         message = "keep one of every_steps and every_seconds: without both a crash loses all work"
         yield Problem("/checkpoint/every_seconds", "no_checkpoints", message)
+
+
+def _check_queue(spec: JobSpec, world: World) -> Iterator[Problem]:
+    pool = world.queues.get(spec.queue)
+    if pool == spec.pool or spec.pool not in world.pools:
+        return  # a pool that is unknown says so itself
+    if pool is None:
+        known = ", ".join(sorted(world.queues)) or "none"
+        yield Problem("/queue", "unknown_queue", f"there is no such queue; known: {known}")
+        return
+    message = (
+        f"queue {spec.queue} stands before pool {pool}, the job asks for pool {spec.pool}: "
+        "leave out one of them"
+    )
+    yield Problem("/queue", "wrong_queue", message)
+
+
+def _check_gpus(spec: JobSpec, world: World) -> Iterator[Problem]:
+    request = spec.resources
+    if request.gpus == 0 and request.gpu_models:
+        message = "the workers take no GPU: leave gpu_models out, or ask for gpus"
+        yield Problem("/resources/gpu_models", "no_gpus_asked", message)
+    if request.gpus == 0 and request.gpu_memory_gib is not None:
+        message = "the workers take no GPU: leave gpu_memory_gib out, or ask for gpus"
+        yield Problem("/resources/gpu_memory_gib", "no_gpus_asked", message)
 
 
 def _check_fit(spec: JobSpec, world: World) -> Iterator[Problem]:
@@ -157,23 +219,52 @@ def _check_fit(spec: JobSpec, world: World) -> Iterator[Problem]:
     if not pool.nodes:
         return  # nobody has joined yet: the job waits, and says so
     wanted = resolve_request(spec.resources, pool_has_gpus=pool.has_gpus)
-    room = sum(node.count_fitting(wanted) for node in pool.nodes)
+    nodes = [node.capacity for node in pool.nodes if _has_gpus_asked(node, spec.resources)]
+    if not nodes:
+        yield _no_such_gpu(spec, pool)
+        return
+    room = sum(node.count_fitting(wanted) for node in nodes)
     if room >= spec.num_workers:
         return
-    largest = max(node.count_fitting(wanted) for node in pool.nodes)
+    largest = max(node.count_fitting(wanted) for node in nodes)
+    such = " with such GPUs" if len(nodes) < len(pool.nodes) else ""
     if largest == 0:
-        best = max(pool.nodes, key=lambda node: (node.num_gpus, node.cpu_milli, node.memory_mib))
+        best = max(nodes, key=lambda node: (node.num_gpus, node.cpu_milli, node.memory_mib))
         message = (
-            f"one worker asks for {wanted.describe()}, the largest node of pool {spec.pool} has "
-            f"{best.describe()}: ask for less per worker and use more workers"
+            f"one worker asks for {wanted.describe()}, the largest node{such} of pool {spec.pool} "
+            f"has {best.describe()}: ask for less per worker and use more workers"
         )
         yield Problem("/resources", "worker_too_large", message)
     else:
         message = (
-            f"pool {spec.pool} holds at most {room} workers of {wanted.describe()}, the job asks "
-            f"for {spec.num_workers}: use fewer workers, or less per worker (such as cpus: 0.5)"
+            f"pool {spec.pool} holds at most {room} workers of {wanted.describe()}{such}, the job "
+            f"asks for {spec.num_workers}: use fewer workers, or less per worker (such as "
+            "cpus: 0.5)"
         )
         yield Problem("/workers", "gang_too_large", message)
+
+
+def _has_gpus_asked(node: NodeOffer, request: ResourceRequest) -> bool:
+    if request.gpus == 0 or (not request.gpu_models and request.gpu_memory_gib is None):
+        return True
+    is_model = not request.gpu_models or any(
+        is_gpu_model(asked, node.gpu_model) for asked in request.gpu_models
+    )
+    memory_mib = gib_to_mib(request.gpu_memory_gib) or 0
+    return node.capacity.num_gpus > 0 and is_model and node.gpu_memory_mib >= memory_mib
+
+
+def _no_such_gpu(spec: JobSpec, pool: PoolView) -> Problem:
+    kinds = {
+        f"{node.gpu_model or 'a GPU'} with {node.gpu_memory_mib / 1024:.4g} GiB"
+        for node in pool.nodes
+        if node.capacity.num_gpus
+    }
+    field_name = "gpu_models" if spec.resources.gpu_models else "gpu_memory_gib"
+    message = (
+        f"no node of pool {spec.pool} has such a GPU; it has: {', '.join(sorted(kinds)) or 'none'}"
+    )
+    return Problem(f"/resources/{field_name}", "no_such_gpu", message)
 
 
 def _is_plain_path(path: str) -> bool:

@@ -1,25 +1,30 @@
-"""Puts right what nobody will report: silent supervisors, passed deadlines, draining nodes."""
+"""Puts right what nobody will report: silence, passed limits, lost dependencies, drained nodes."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import structlog
-from sqlalchemy import select
-from sqlalchemy.orm import Session
+from sqlalchemy import String, cast, select
+from sqlalchemy.orm import Session, aliased
 
 from models.attempt import Attempt, AttemptNode
-from models.job import Job
+from models.job import Job, JobDependency
 from models.node import Node
 from models.queries.attempts import ask_stop, end_attempt
+from models.queries.jobs import advance_job
 from scheduler.core.reasons import Reason
 from scheduler.core.retry import AttemptEnd
 from scheduler.core.spec import read_spec
-from scheduler.core.states import JobState
+from scheduler.core.states import JobEvent, JobState
+from scheduler.shell.budgets import stop_spent_jobs
 
 log = structlog.get_logger()
 
 _STOPPABLE = (JobState.STARTING, JobState.RUNNING)
+_WAITING = (JobState.PENDING, JobState.QUEUED)
+_WORDS = {JobState.FAILED: "has failed", JobState.CANCELLED: "was cancelled"}
 
 
 def reconcile(session: Session, *, now: datetime, judged_from: datetime) -> None:
@@ -32,6 +37,8 @@ def reconcile(session: Session, *, now: datetime, judged_from: datetime) -> None
     if now >= judged_from:
         _close_silent_attempts(session, now=now)
     _stop_overdue_jobs(session, now=now)
+    stop_spent_jobs(session, now=now)
+    _fail_dependents(session, now=now)
     _stop_on_draining_nodes(session, now=now)
 
 
@@ -75,8 +82,51 @@ def _stop_overdue_jobs(session: Session, *, now: datetime) -> None:
         wall_seconds = read_spec(job.spec).limits.wall_seconds
         if started_at is None or wall_seconds is None:
             continue
-        if now - started_at > timedelta(seconds=wall_seconds):
+        # Attempts that the service has cut short are part of the same run: see decision 0014.
+        served = timedelta(milliseconds=job.deadline_served_ms)
+        if served + (now - started_at) > timedelta(seconds=wall_seconds):
             ask_stop(session, job, reason=Reason.DEADLINE_REACHED, now=now)
+
+
+def _fail_dependents(session: Session, *, now: datetime) -> None:
+    """Fail the jobs that wait for one which will never succeed; then those behind them."""
+    needed = aliased(Job)
+    # Cast, so that no index of states is taken: there are few dependencies and many jobs.
+    state = cast(needed.state, String)
+    statement = (
+        select(JobDependency.job_id, needed.id, needed.state)
+        .join(needed, needed.id == JobDependency.depends_on_job_id)
+        .where(state.in_([never.value for never in _WORDS]))
+        .order_by(JobDependency.job_id, needed.id)
+    )
+    while _fail_each(session, session.execute(statement).tuples().all(), now=now):
+        session.flush()
+
+
+def _fail_each(
+    session: Session, rows: Sequence[tuple[str, str, JobState]], *, now: datetime
+) -> int:
+    """Fail the jobs in `rows` that wait; return how many did."""
+    num_failed = 0
+    for job_id, needed_id, state in rows:
+        job = session.get_one(Job, job_id)
+        if job.state not in _WAITING:
+            continue
+        message = (
+            f"{needed_id}, which it depends on, {_WORDS[state]}: "
+            "rerun that one, and submit this one again behind it"
+        )
+        advance_job(
+            session,
+            job,
+            JobEvent.FAILED,
+            reason=Reason.DEPENDENCY_FAILED,
+            message=message,
+            now=now,
+            data={"depends_on": needed_id},
+        )
+        num_failed += 1
+    return num_failed
 
 
 def _stop_on_draining_nodes(session: Session, *, now: datetime) -> None:

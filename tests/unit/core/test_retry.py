@@ -95,3 +95,90 @@ def test_a_clean_end_is_a_success() -> None:
     )
 
     assert verdict.event is JobEvent.SUCCEEDED
+
+
+@pytest.mark.parametrize(
+    ("stop_reason", "reason"),
+    [(Reason.PREEMPTING, Reason.PREEMPTED), (Reason.MIGRATING, Reason.MIGRATED)],
+)
+@pytest.mark.parametrize("outcome", ["failed", "stopped", "lost"])
+def test_a_job_that_made_room_goes_on_at_once_however_its_code_took_it(
+    stop_reason: str, reason: str, outcome: Outcome
+) -> None:
+    end = AttemptEnd(outcome=outcome, reason=Reason.USER_CODE_ERROR, stop_reason=stop_reason)
+
+    verdict = decide_after_attempt(
+        end, retry=RetrySpec(), limits=Limits(), user_failures=0, infra_failures=0
+    )
+
+    assert (verdict.event, verdict.reason, verdict.delay_seconds) == (
+        JobEvent.REQUEUED,
+        reason,
+        0.0,
+    )
+    assert (verdict.user_failures, verdict.infra_failures) == (0, 0)
+    assert verdict.is_eviction
+    assert verdict.keeps_deadline
+
+
+@pytest.mark.parametrize(
+    ("end", "keeps"),
+    [
+        pytest.param(
+            AttemptEnd(outcome="stopped", stop_reason=Reason.NODE_DRAINING), True, id="a drain"
+        ),
+        pytest.param(LOST, False, id="a lost attempt, which is tried again"),
+        pytest.param(
+            AttemptEnd(outcome="stopped", stop_reason=Reason.PAUSE_REQUESTED), False, id="a pause"
+        ),
+    ],
+)
+def test_only_a_stop_by_the_service_is_part_of_the_same_run(end: AttemptEnd, keeps: bool) -> None:
+    verdict = decide_after_attempt(
+        end, retry=RetrySpec(), limits=Limits(), user_failures=0, infra_failures=0
+    )
+
+    assert verdict.keeps_deadline is keeps
+    assert not verdict.is_eviction
+
+
+@pytest.mark.parametrize(
+    ("stop_reason", "limits", "event", "reason"),
+    [
+        (Reason.BUDGET_REACHED, Limits(gpu_hours=2), JobEvent.PAUSED, Reason.PAUSED_BY_BUDGET),
+        (
+            Reason.BUDGET_REACHED,
+            Limits(gpu_hours=2, on_budget="fail"),
+            JobEvent.FAILED,
+            Reason.BUDGET_EXCEEDED,
+        ),
+        (
+            Reason.BUDGET_SPENT,
+            Limits(gpu_hours=2, on_budget="fail"),
+            JobEvent.PAUSED,
+            Reason.PAUSED_BY_BUDGET,
+        ),
+    ],
+    ids=["its own, pause", "its own, fail", "the month's never fails a job"],
+)
+def test_a_spent_budget_pauses_or_fails(
+    stop_reason: str, limits: Limits, event: JobEvent, reason: str
+) -> None:
+    end = AttemptEnd(outcome="stopped", stop_reason=stop_reason)
+
+    verdict = decide_after_attempt(
+        end, retry=RetrySpec(), limits=limits, user_failures=0, infra_failures=0
+    )
+
+    assert (verdict.event, verdict.reason) == (event, reason)
+
+
+@pytest.mark.parametrize("stop_reason", [Reason.BUDGET_REACHED, Reason.PREEMPTING])
+def test_a_job_that_ends_well_while_it_is_stopped_has_succeeded(stop_reason: str) -> None:
+    end = AttemptEnd(outcome="succeeded", stop_reason=stop_reason)
+
+    verdict = decide_after_attempt(
+        end, retry=RetrySpec(), limits=Limits(), user_failures=0, infra_failures=0
+    )
+
+    assert verdict.event is JobEvent.SUCCEEDED

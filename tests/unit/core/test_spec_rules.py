@@ -16,19 +16,35 @@ from scheduler.core.spec import (
     ResourceRequest,
     Sync,
 )
-from scheduler.core.spec_rules import PoolView, World, check_spec
+from scheduler.core.spec_rules import NodeOffer, PoolView, World, check_spec, settle_queue
 
-LAPTOP = PoolView(nodes=(Resources(cpu_milli=2000, memory_mib=8192),))
+LAPTOP = PoolView(nodes=(NodeOffer(capacity=Resources(cpu_milli=2000, memory_mib=8192)),))
+GPUS = PoolView(
+    nodes=(
+        NodeOffer(
+            capacity=Resources(num_gpus=8, cpu_milli=64000, memory_mib=65536),
+            gpu_model="NVIDIA H100 80GB HBM3",
+            gpu_memory_mib=81559,
+        ),
+        NodeOffer(
+            capacity=Resources(num_gpus=4, cpu_milli=64000, memory_mib=65536),
+            gpu_model="NVIDIA A100-SXM4-40GB",
+            gpu_memory_mib=40960,
+        ),
+    )
+)
 WORLD = World(
     recipes=frozenset({"image-classifier"}),
-    pools={"default": LAPTOP, "empty": PoolView()},
+    pools={"default": LAPTOP, "empty": PoolView(), "gpus": GPUS},
+    queues={"default": "default", "empty": "empty", "gpus": "gpus", "night": "gpus"},
     input_roots=("/datasets",),
 )
 GOOD = JobSpec(recipe="image-classifier", workers=2)
 
 
 def _codes(spec: JobSpec) -> list[tuple[str, str]]:
-    return [(problem.pointer, problem.code) for problem in check_spec(spec, WORLD)]
+    settled = settle_queue(spec, WORLD)
+    return [(problem.pointer, problem.code) for problem in check_spec(settled, WORLD)]
 
 
 @pytest.mark.parametrize(
@@ -47,6 +63,17 @@ def _codes(spec: JobSpec) -> list[tuple[str, str]]:
             dataclasses.replace(GOOD, workers=99, pool="empty"), id="a pool nobody has joined yet"
         ),
         pytest.param(
+            dataclasses.replace(
+                GOOD, pool="gpus", resources=ResourceRequest(gpus=4, gpu_models=("h100",))
+            ),
+            id="two workers on one node with such GPUs",
+        ),
+        pytest.param(
+            dataclasses.replace(GOOD, limits=Limits(gpu_hours=1.5, on_budget="fail")), id="a budget"
+        ),
+        pytest.param(dataclasses.replace(GOOD, queue="night"), id="a queue, and so its pool"),
+        pytest.param(dataclasses.replace(GOOD, depends_on=("job_1",)), id="a dependency"),
+        pytest.param(
             dataclasses.replace(GOOD, inputs={"a": "file_1", "b": "dir:/datasets/b"}), id="inputs"
         ),
         pytest.param(
@@ -56,7 +83,7 @@ def _codes(spec: JobSpec) -> list[tuple[str, str]]:
     ],
 )
 def test_a_good_spec_has_no_problem(spec: JobSpec) -> None:
-    assert check_spec(spec, WORLD) == ()
+    assert _codes(spec) == []
 
 
 @pytest.mark.parametrize(
@@ -82,10 +109,29 @@ def test_a_good_spec_has_no_problem(spec: JobSpec) -> None:
         ({"secrets": ("A",)}, ("/secrets", "not_available")),
         ({"elastic": Elastic(min_workers=1, max_workers=2)}, ("/elastic", "not_available")),
         ({"privacy": {}}, ("/privacy", "not_available")),
-        ({"depends_on": ("job_1",)}, ("/depends_on", "not_available")),
         ({"health": Health(stall_seconds=5)}, ("/health", "not_available")),
-        ({"limits": Limits(gpu_hours=1.0)}, ("/limits/gpu_hours", "not_available")),
-        ({"queue": "other"}, ("/queue", "not_available")),
+        ({"queue": "other"}, ("/queue", "unknown_queue")),
+        ({"queue": "night", "pool": "empty"}, ("/queue", "wrong_queue")),
+        (
+            {"pool": "gpus", "resources": ResourceRequest(gpu_models=("A10",))},
+            ("/resources/gpu_models", "no_such_gpu"),
+        ),
+        (
+            {"pool": "gpus", "resources": ResourceRequest(gpu_memory_gib=141)},
+            ("/resources/gpu_memory_gib", "no_such_gpu"),
+        ),
+        (
+            {"pool": "gpus", "workers": 5, "resources": ResourceRequest(gpu_models=("A100",))},
+            ("/workers", "gang_too_large"),
+        ),
+        (
+            {"resources": ResourceRequest(gpus=0, gpu_models=("A100",))},
+            ("/resources/gpu_models", "no_gpus_asked"),
+        ),
+        (
+            {"resources": ResourceRequest(gpus=0, gpu_memory_gib=1)},
+            ("/resources/gpu_memory_gib", "no_gpus_asked"),
+        ),
         ({"pool": "other"}, ("/pool", "unknown_pool")),
         ({"workers": 3}, ("/workers", "gang_too_large")),
         ({"resources": ResourceRequest(gpus=1)}, ("/resources", "worker_too_large")),
@@ -119,3 +165,20 @@ def test_a_message_says_what_there_is_and_what_to_do() -> None:
 
     assert "at most 2 workers" in problem.message
     assert "use fewer workers" in problem.message
+
+
+@pytest.mark.parametrize(
+    ("queue", "pool", "want"),
+    [
+        pytest.param("default", "default", ("default", "default"), id="neither is given"),
+        pytest.param("night", "default", ("night", "gpus"), id="a queue brings its pool"),
+        pytest.param("default", "gpus", ("gpus", "gpus"), id="a pool brings the queue of its name"),
+        pytest.param("night", "gpus", ("night", "gpus"), id="both are given"),
+        pytest.param("night", "empty", ("night", "empty"), id="what does not match is left alone"),
+        pytest.param("default", "other", ("default", "other"), id="so is an unknown pool"),
+    ],
+)
+def test_queue_and_pool_say_each_other(queue: str, pool: str, want: tuple[str, str]) -> None:
+    settled = settle_queue(dataclasses.replace(GOOD, queue=queue, pool=pool), WORLD)
+
+    assert (settled.queue, settled.pool) == want

@@ -1,0 +1,80 @@
+"""Remembering on which nodes attempts ended for a fault of machines, and what follows for those."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+import structlog
+from sqlalchemy import delete, select, update
+from sqlalchemy.orm import Session
+
+from models.attempt import Attempt, AttemptNode
+from models.node import Node, NodeFault
+from scheduler.core.quarantine import BLAMED_REASONS, WINDOW, Fault, decide_quarantine
+from scheduler.core.reasons import Reason
+from scheduler.core.retry import AttemptEnd
+
+log = structlog.get_logger()
+
+
+def note_faults(session: Session, attempt: Attempt, end: AttemptEnd, *, now: datetime) -> None:
+    """Put the end of an attempt down to the nodes that had the fault, and quarantine them if due.
+
+    Nodes that only stopped because another one had failed are not blamed.
+    """
+    parts = session.scalars(
+        select(AttemptNode)
+        .where(AttemptNode.attempt_id == attempt.id)
+        .order_by(AttemptNode.node_id)
+    ).all()
+    for part in parts:
+        reason = _fault_of(part, end, now)
+        if reason is None:
+            continue
+        session.add(
+            NodeFault(
+                node_id=part.node_id,
+                job_id=attempt.job_id,
+                attempt_id=attempt.id,
+                reason=reason,
+                at=now,
+            )
+        )
+        session.flush()
+        _quarantine_if_due(session, part.node_id, now=now)
+
+
+def forget_faults(session: Session, node: Node) -> None:
+    """Let the node begin anew: somebody has looked at it."""
+    node.quarantined_until = node.quarantine_message = None
+    session.execute(delete(NodeFault).where(NodeFault.node_id == node.id))
+
+
+def _fault_of(part: AttemptNode, end: AttemptEnd, now: datetime) -> str | None:
+    if part.exited_at is None:
+        # It has not reported, so it is the one that fell silent, unless its lease still runs.
+        is_silent = end.outcome == "lost" and part.lease_expires_at < now
+        return end.reason or Reason.LEASE_LOST if is_silent else None
+    said = (part.exit or {}).get("reason")
+    if part.outcome == "lost":
+        return said or Reason.LEASE_LOST
+    return said if part.outcome == "failed" and said in BLAMED_REASONS else None
+
+
+def _quarantine_if_due(session: Session, node_id: str, *, now: datetime) -> None:
+    rows = session.execute(
+        select(NodeFault.job_id, NodeFault.reason, NodeFault.at).where(
+            NodeFault.node_id == node_id, NodeFault.at > now - WINDOW
+        )
+    )
+    faults = [Fault(job_id=row.job_id, reason=row.reason, at=row.at) for row in rows]
+    quarantine = decide_quarantine(faults, now=now)
+    if quarantine is None:
+        return
+    session.execute(
+        update(Node)
+        .where(Node.id == node_id)
+        .values(quarantined_until=quarantine.until, quarantine_message=quarantine.message)
+        .execution_options(synchronize_session=False)
+    )
+    log.warning("node quarantined", node_id=node_id, until=quarantine.until.isoformat())
