@@ -4,26 +4,30 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import structlog
-from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm.exc import StaleDataError
 
 from models.database import Database
 from models.queries.jobs import JOBS_TOPIC
-from scheduler.core.cluster import ClusterView
-from scheduler.core.step import Observed, step
+from scheduler.core.decisions import Decision, Preempt, Start
+from scheduler.core.state import State
+from scheduler.core.step import step
 from scheduler.shell.apply import apply_decisions
 from scheduler.shell.leader import try_lead
+from scheduler.shell.observer import Observer
 from scheduler.shell.reconcile import reconcile
-from scheduler.shell.snapshot import read_cluster
+from scheduler.shell.snapshot import Sight, hold_still
 
 log = structlog.get_logger()
 
 _BREATH_S_MAX = 0.1
+# What one transaction does at most: the lock is held for 50 ms or so, and others write in between.
+_STARTS_MAX = 200
+_DECISIONS_MAX = 1000
 
 Clock = Callable[[], datetime]
 
@@ -56,7 +60,10 @@ class Scheduler:
     def __init__(self, database: Database, config: SchedulerConfig, clock: Clock) -> None:
         self._database, self._config, self._clock = database, config, clock
         self._stopped = threading.Event()
-        self._view = ClusterView()
+        sight = Sight(silence_max=config.silence_max, lease=config.lease)
+        self._observer = Observer(sight)
+        self._state = State()
+        self._is_sure = False
         self._judged_from = clock() + config.lease
         self._leads_until: datetime | None = None
         self._reconciled_at: datetime | None = None
@@ -69,7 +76,8 @@ class Scheduler:
             began_s = time.thread_time()
             try:
                 next_wakeup_ms = self.run_once()
-            except SQLAlchemyError:
+            except Exception:
+                # The next pass reads everything anew, whatever went wrong in this one.
                 log.exception("pass failed; trying again")
                 self._stopped.wait(1.0)
                 continue
@@ -90,20 +98,35 @@ class Scheduler:
         """Make one pass; return when the next is due, in milliseconds since the epoch."""
         now = self._clock()
         if not self._leads(now):
+            self._is_sure = False
             return None
         self._reconcile(now)
+        if not self._is_sure:
+            # After a start, a failure, or somebody else's lead: what was remembered is a guess.
+            self._observer.forget()
+            self._state = State()
+        self._is_sure = False
         with self._database.read() as session:
-            view = read_cluster(session, now=now, silence_max=self._config.silence_max)
+            hold_still(session)
+            deltas = self._observer.look(session, now=now)
         now_ms = round(now.timestamp() * 1000)
-        self._view, plan = step(self._view, [Observed(view=view)], now_ms)
-        if plan.decisions:
+        self._state, plan = step(self._state, deltas, now_ms)
+        num_dropped = self._apply(plan.decisions, now)
+        self._is_sure = True
+        return now_ms if num_dropped else plan.next_wakeup_ms
+
+    def _apply(self, decisions: Sequence[Decision], now: datetime) -> int:
+        """Write the decisions; return how many jobs were not as the pass saw them."""
+        num_started = num_dropped = 0
+        for part in _cut(decisions):
             with self._database.write() as session:
-                started = apply_decisions(
-                    session, plan.decisions, now=now, lease=self._config.lease
-                )
-            if started:
-                log.info("gangs started", started=started, waiting=len(self._view.waiting))
-        return plan.next_wakeup_ms
+                applied = apply_decisions(session, part, now=now, lease=self._config.lease)
+            self._observer.doubt(applied.dropped)
+            num_started += applied.num_started
+            num_dropped += len(applied.dropped)
+        if num_started:
+            log.info("gangs started", started=num_started)
+        return num_dropped
 
     def _reconcile(self, now: datetime) -> None:
         last = self._reconciled_at
@@ -130,3 +153,38 @@ class Scheduler:
         )
         self._leads_until = now + self._config.leader_lease / 3 if leads else None
         return leads
+
+
+def _cut(decisions: Sequence[Decision]) -> Iterator[list[Decision]]:
+    """Yield the decisions in parts for one transaction each.
+
+    All about one job stay together, and so do victims and those they make room for: nobody is
+    asked to go whose place is not kept.
+    """
+    part: list[Decision] = []
+    num_starts = 0
+    for bundle in _bundle(decisions):
+        part.extend(bundle)
+        num_starts += sum(isinstance(decision, Start) for decision in bundle)
+        if num_starts >= _STARTS_MAX or len(part) >= _DECISIONS_MAX:
+            yield part
+            part, num_starts = [], 0
+    if part:
+        yield part
+
+
+def _bundle(decisions: Sequence[Decision]) -> Iterable[list[Decision]]:
+    joined: dict[str, str] = {}
+
+    def find(job_id: str) -> str:
+        while job_id in joined:
+            job_id = joined[job_id]
+        return job_id
+
+    for decision in decisions:
+        if isinstance(decision, Preempt) and find(decision.job_id) != find(decision.for_job):
+            joined[find(decision.job_id)] = find(decision.for_job)
+    bundles: dict[str, list[Decision]] = {}
+    for decision in decisions:
+        bundles.setdefault(find(decision.job_id), []).append(decision)
+    return bundles.values()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from models import Pool, Project
+from models import Pool, Project, Queue
 from tests.postgres import BOTH, migrated_database
 from tests.worlds import START, World
 
@@ -19,4 +19,6 @@ def world(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[World]:
         with database.write() as session:
             session.add(Project(name="default", created_at=START))
             session.add(Pool(name="default", created_at=START))
+            session.flush()
+            session.add(Queue(name="default", pool="default", created_at=START))
         yield World(database)

@@ -12,15 +12,13 @@ from sqlalchemy.exc import IntegrityError, OperationalError
 from models import Allocation, Attempt, Job
 from models.queries.attempts import ask_stop, end_attempt
 from models.queries.jobs import JOBS_TOPIC, advance_job
-from scheduler.core.cluster import ClusterView
 from scheduler.core.decisions import Start
 from scheduler.core.reasons import Reason
 from scheduler.core.retry import AttemptEnd
 from scheduler.core.spec import JobSpec, Limits, ResourceRequest, RetrySpec
 from scheduler.core.states import AttemptState, JobEvent, JobState
-from scheduler.core.step import Observed, step
-from scheduler.shell.apply import apply_decisions
-from scheduler.shell.snapshot import read_cluster
+from scheduler.shell.apply import Applied, apply_decisions
+from tests.component.scheduler.passes import decide_anew
 from tests.worlds import START, World
 
 MINUTE = timedelta(minutes=1)
@@ -200,8 +198,7 @@ def test_a_held_job_starts_after_its_release(world: World) -> None:
     scheduler.run_once()
     assert world.job(job_id).reason == Reason.HELD_BY_USER
 
-    with world.database.write() as session:
-        session.get_one(Job, job_id).is_held = False
+    world.change_job(job_id, "job.released", is_held=False)
     scheduler.run_once()
 
     assert world.job(job_id).state is JobState.STARTING
@@ -224,17 +221,15 @@ def test_a_begin_time_is_waited_for_and_wakes_the_scheduler(world: World) -> Non
 def test_a_decision_made_from_an_old_reading_changes_nothing(world: World) -> None:
     world.add_node("n0")
     job_id = world.add_job()
-    with world.database.read() as session:
-        view = read_cluster(session, now=world.now, silence_max=MINUTE)
-    _, plan = step(ClusterView(), [Observed(view=view)], round(world.now.timestamp() * 1000))
+    plan = decide_anew(world)
     world.scheduler().run_once()
     before = world.job(job_id).version
 
     with world.database.write() as session:
-        num_started = apply_decisions(session, plan.decisions, now=world.now, lease=MINUTE)
+        applied = apply_decisions(session, plan.decisions, now=world.now, lease=MINUTE)
 
     assert any(isinstance(decision, Start) for decision in plan.decisions)
-    assert num_started == 0
+    assert applied == Applied(num_started=0, dropped=frozenset({job_id}))
     assert world.job(job_id).version == before
     assert len(world.attempts(job_id)) == 1
 
@@ -242,16 +237,14 @@ def test_a_decision_made_from_an_old_reading_changes_nothing(world: World) -> No
 def test_one_stale_decision_does_not_take_the_others_with_it(world: World) -> None:
     world.add_node("n0", cpus=8)
     stale_id, good_id = world.add_job(ONE), world.add_job(ONE)
-    with world.database.read() as session:
-        view = read_cluster(session, now=world.now, silence_max=MINUTE)
-    _, plan = step(ClusterView(), [Observed(view=view)], round(world.now.timestamp() * 1000))
+    plan = decide_anew(world)
     with world.database.write() as session:
         session.get_one(Job, stale_id).version += 1
 
     with world.database.write() as session:
-        num_started = apply_decisions(session, plan.decisions, now=world.now, lease=MINUTE)
+        applied = apply_decisions(session, plan.decisions, now=world.now, lease=MINUTE)
 
-    assert num_started == 1
+    assert applied == Applied(num_started=1, dropped=frozenset({stale_id}))
     assert world.job(good_id).state is JobState.STARTING
     assert world.job(stale_id).state is JobState.PENDING
 
@@ -264,7 +257,6 @@ def test_a_failed_commit_of_a_pass_leaves_nothing_and_the_next_pass_does_it(
     scheduler = world.scheduler()
 
     with monkeypatch.context() as patch:
-        patch.setattr("scheduler.shell.apply.record_event", None)
         patch.setattr("scheduler.shell.apply._number_ranks", _power_cut)
         with pytest.raises(RuntimeError, match="power cut"):
             scheduler.run_once()
