@@ -36,12 +36,14 @@ from api.nodes import routes as nodes
 from api.pools import routes as pools
 from api.projects import routes as projects
 from api.queues import routes as queues
+from api.quotas import routes as quotas
 from api.recipes import routes as recipes
 from api.sessions import routes as sessions
 from api.storage import LocalStorage
 from api.streams import Streams
 from api.system import docs, health, prometheus
 from api.telemetry import ApiMetrics
+from api.usage import routes as usage
 from models import Database
 
 # What supervisors call all the time stands first: routes are matched in this order.
@@ -64,6 +66,8 @@ ROUTERS: tuple[APIRouter, ...] = (
     checkpoints.router,
     files.router,
     queues.router,
+    quotas.router,
+    usage.router,
     projects.router,
     keys.router,
     sessions.router,

@@ -100,6 +100,12 @@ class PreconditionFailed(Conflict):
         super().__init__(f"the {kind} has changed: read it again, then repeat the request")
 
 
+class NameTaken(Conflict):
+    """There is one of that name."""
+
+    code = "name_taken"
+
+
 class IdempotencyMismatch(Invalid):
     """The idempotency key came with another body before."""
 

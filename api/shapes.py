@@ -23,6 +23,7 @@ ATTEMPT_ID = r"^att_[0-9a-z]{26}$"
 RANK = "^(0|[1-9][0-9]{0,5})$"
 REASON = r"^[A-Za-z]{1,64}$"
 IDEMPOTENCY_KEY = r"^[\x21-\x7e]{1,255}$"
+MONTH = "^[0-9]{4}-(0[1-9]|1[0-2])$"
 CURSOR = r"^[A-Za-z0-9_-]+$"
 ENTITY_TAGS = r'^ *(\*|(W/)?"[^"]*" *(, *(W/)?"[^"]*" *)*)$'
 
@@ -42,6 +43,7 @@ WORDS = {
     RANK: "must be the number of a rank, such as 0",
     REASON: "must be one word of at most 64 letters",
     IDEMPOTENCY_KEY: "must have 1 to 255 visible ASCII characters",
+    MONTH: "must be a year and a month, such as 2031-05",
     CURSOR: "must be a cursor: use `next_cursor` of the page before, or the `id` of an event",
     ENTITY_TAGS: 'must be an ETag in quotation marks, or "*"',
 }

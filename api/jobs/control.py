@@ -14,11 +14,21 @@ from api.jobs.submission import merge_patch
 from api.visibility import get_visible_job
 from models import Checkpoint, Job
 from models.queries.attempts import ask_checkpoint, ask_stop
+from models.queries.budgets import list_gpu_holders, list_keys, pick_budgets, read_month_budgets
 from models.queries.checkpoints import select_committed
 from models.queries.jobs import advance_job, record_event
+from scheduler.core.budget import MONTH_IS_SPENT, describe_spent, find_spent
 from scheduler.core.control import Action, Already, AskStop, Now, SetHold, decide_action
 from scheduler.core.errors import Conflict, IllegalTransition, NotFound
-from scheduler.core.states import JobState
+from scheduler.core.reasons import Reason
+from scheduler.core.spec import read_spec
+from scheduler.core.states import JobEvent, JobState
+
+
+class BudgetIsSpent(Conflict):
+    """The job may use no more GPU-hours."""
+
+    code = "budget_spent"
 
 
 class NoCheckpoint(Conflict):
@@ -34,10 +44,13 @@ def act_on_job(
 
     Raises:
         NotFound, IllegalTransition: there is no such job, or its state does not allow it.
+        BudgetIsSpent: it would be stopped again at once.
     """
     job = get_visible_job(session, caller, job_id)
     data = {"by": caller.key_id}
     effect = decide_action(job.id, job.state, job.stop_reason, action)
+    if isinstance(effect, Now) and effect.event is JobEvent.RESUMED:
+        _refuse_spent(session, job, now=now)
     match effect:
         case Now():
             advance_job(session, job, effect.event, reason=effect.reason, now=now, data=data)
@@ -54,6 +67,21 @@ def act_on_job(
             assert_never(effect)
     (shown,) = represent_jobs(session, [job])
     return shown
+
+
+def _refuse_spent(session: Session, job: Job, *, now: datetime) -> None:
+    limits = read_spec(job.spec).limits
+    holders = list_gpu_holders(session)
+    budgets = read_month_budgets(session, holders, now=now)
+    takes_gpus = job.gpu_ms > 0 or bool(job.request_gpus)
+    keys = list_keys(job.project_id, job.created_by) if takes_gpus else ()
+    match find_spent(limits.gpu_hours, gpu_ms=job.gpu_ms, months=pick_budgets(budgets, keys)):
+        case Reason.BUDGET_REACHED:
+            raise BudgetIsSpent(f"{job.id} {describe_spent(limits)}")
+        case Reason.BUDGET_SPENT:
+            raise BudgetIsSpent(f"{job.id}: {MONTH_IS_SPENT}")
+        case _:
+            return
 
 
 def request_checkpoint(

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from datetime import UTC, datetime
 
 from sqlalchemy import and_, select
 from sqlalchemy.orm import Session
 
 from api.jobs import schemas
-from models import Attempt, AttemptNode, Job, Node, Project
+from models import Attempt, AttemptNode, Job, JobDependency, Node, Project
+from scheduler.core.states import JobState
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -20,19 +22,27 @@ class _Newest:
 
 
 def represent_jobs(session: Session, jobs: Sequence[Job]) -> list[schemas.Job]:
-    """Return `jobs` as the API shows them; three queries, however many they are."""
+    """Return `jobs` as the API shows them; four queries at most, however many they are."""
     if not jobs:
         return []
     project_ids = {job.project_id for job in jobs}
     rows = session.execute(select(Project.id, Project.name).where(Project.id.in_(project_ids)))
     projects = {row.id: row.name for row in rows}
     newest = _find_newest(session, [job.id for job in jobs if job.num_attempts])
-    return [_represent(job, projects[job.project_id], newest.get(job.id)) for job in jobs]
+    waits_for = _find_waits(session, [job.id for job in jobs if _may_wait(job)])
+    return [
+        _represent(job, projects[job.project_id], newest.get(job.id), waits_for.get(job.id, []))
+        for job in jobs
+    ]
 
 
-def represent_new_job(job: Job, project: str) -> schemas.Job:
-    """Return a job that has had no attempt yet; no query."""
-    return _represent(job, project, None)
+def represent_new_job(job: Job, project: str, waits_for: Sequence[str] = ()) -> schemas.Job:
+    """Return a job that has had no attempt yet; no query.
+
+    Args:
+        waits_for: the jobs it depends on that have not succeeded yet.
+    """
+    return _represent(job, project, None, waits_for)
 
 
 def render_job(job: schemas.Job) -> tuple[bytes, str]:
@@ -67,7 +77,29 @@ def _find_newest(session: Session, job_ids: Sequence[str]) -> Mapping[str, _Newe
     }
 
 
-def _represent(job: Job, project: str, newest: _Newest | None) -> schemas.Job:
+def _may_wait(job: Job) -> bool:
+    return bool(job.spec.get("depends_on")) and not job.is_terminal
+
+
+def _find_waits(session: Session, job_ids: Sequence[str]) -> Mapping[str, list[str]]:
+    """Return the jobs that each of these depends on and that have not succeeded yet."""
+    if not job_ids:
+        return {}
+    rows = session.execute(
+        select(JobDependency.job_id, JobDependency.depends_on_job_id)
+        .join(Job, Job.id == JobDependency.depends_on_job_id)
+        .where(JobDependency.job_id.in_(job_ids), Job.state != JobState.SUCCEEDED)
+        .order_by(JobDependency.depends_on_job_id)
+    )
+    found: dict[str, list[str]] = {}
+    for job_id, needed_id in rows:
+        found.setdefault(job_id, []).append(needed_id)
+    return found
+
+
+def _represent(
+    job: Job, project: str, newest: _Newest | None, waits_for: Sequence[str]
+) -> schemas.Job:
     return schemas.Job(
         id=job.id,
         name=job.name,
@@ -80,7 +112,12 @@ def _represent(job: Job, project: str, newest: _Newest | None) -> schemas.Job:
         conditions=_conditions(job),
         spec=job.spec,
         priority=job.priority,
+        queue=job.queue,
+        pool=job.pool,
         held=job.is_held,
+        waits_for=list(waits_for),
+        reservation=_reservation(job),
+        evictions=job.evictions,
         progress=_progress(newest.attempt) if newest is not None else None,
         attempt=_summary(newest) if newest is not None else None,
         parent_job_id=job.parent_job_id,
@@ -90,6 +127,13 @@ def _represent(job: Job, project: str, newest: _Newest | None) -> schemas.Job:
         labels=job.labels,
         version=job.version,
     )
+
+
+def _reservation(job: Job) -> schemas.Reservation | None:
+    if job.reservation is None:
+        return None
+    start_at = datetime.fromtimestamp(job.reservation["start_ms"] / 1000, UTC)
+    return schemas.Reservation(start_at=start_at)
 
 
 def _summary(newest: _Newest) -> schemas.AttemptSummary:

@@ -30,6 +30,7 @@ from api.visibility import get_visible_job
 from models import Database
 from models.queries.jobs import job_topic
 from scheduler.core.errors import InvalidSpec
+from scheduler.core.spec_rules import World
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=StrictRoute)
 
@@ -182,13 +183,19 @@ def update(
     patch: schemas.JobPatch,
     caller: MemberCaller,
     database: DatabaseDep,
+    desk: DeskDep,
     if_match: IfMatch = None,
 ) -> Response:
-    """Change name, priority or labels; with `If-Match`, only the version that you have read."""
+    """Change name, priority, labels, queue or limits; with `If-Match`, only what you have read.
+
+    A higher `limits.gpu_hours` lets a job be resumed that has used up its own.
+    """
     now = datetime.now(UTC)
+    # Before the transaction: a world is read in one of its own.
+    world = desk.worlds.fresh() if "queue" in patch.model_fields_set else World()
 
     def work(session: Session) -> Answer:
-        job = edit_job(session, caller, job_id, patch, if_match=if_match, now=now)
+        job = edit_job(session, caller, job_id, patch, world=world, if_match=if_match, now=now)
         body, etag = render_job(job)
         return Answer(status=HTTPStatus.OK, body=body, etag=etag)
 

@@ -49,6 +49,15 @@ class Condition(BaseModel):
     last_transition_time: datetime
 
 
+class Reservation(BaseModel):
+    """A promise to a job that waits."""
+
+    start_at: datetime = Field(
+        description="It starts then at the latest, unless something more urgent comes, machines "
+        "are lost, or others overrun; each time this is postponed is an event."
+    )
+
+
 class Job(BaseModel):
     """One request to train, and where it is."""
 
@@ -62,9 +71,22 @@ class Job(BaseModel):
     state_changed_at: datetime
     terminal: bool = Field(description="Whether nothing can happen any more.")
     conditions: list[Condition]
-    spec: StoredSpec = Field(description="As submitted, with every default filled in.")
+    spec: StoredSpec = Field(
+        description="As submitted, with every default filled in; limits and queue as edited."
+    )
     priority: int = Field(examples=[50])
+    queue: str = Field(examples=["default"])
+    pool: str = Field(description="Where it runs.", examples=["default"])
     held: bool = Field(description="Whether it waits to be released.")
+    waits_for: list[str] = Field(
+        description="Jobs of `depends_on` that have not succeeded yet.", examples=[[]]
+    )
+    reservation: Reservation | None = Field(
+        description="A guaranteed latest start; null when it has none."
+    )
+    evictions: int = Field(
+        description="How often it made room for others, or was moved.", examples=[0]
+    )
     progress: Progress | None
     attempt: AttemptSummary | None
     parent_job_id: str | None = Field(description="The job that it was made from.")
@@ -79,14 +101,26 @@ class JobList(ListEnvelope[Job]):
     """One page of jobs."""
 
 
+class LimitsPatch(Document):
+    """Limits that may be changed later; `null` takes one away."""
+
+    wall_seconds: Annotated[int, Field(ge=1, le=31_536_000)] | None = None
+    gpu_hours: Annotated[float, Field(gt=0, le=1_000_000)] | None = None
+
+
 class JobPatch(Document):
-    """A JSON merge patch: what is left out stays, `null` takes a label away."""
+    """A JSON merge patch: what is left out stays, `null` takes a label or a limit away."""
 
     model_config = ConfigDict(json_schema_extra={"examples": [{"priority": 80}]})
 
     # The defaults are never seen: only what was given is looked at.
     name: Name = Field(default_factory=str)
     priority: Priority = Field(default_factory=int)
+    queue: Annotated[
+        Name,
+        Field(default_factory=str, description="Of a waiting or paused job; brings its pool."),
+    ]
+    limits: LimitsPatch = Field(default_factory=LimitsPatch)
     labels: Annotated[
         dict[LabelKey, LabelValue | None] | None,
         Field(max_length=64, description="Merged into the labels; null for all takes all away."),

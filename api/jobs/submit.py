@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -36,6 +37,7 @@ class _References:
     project: str
     parent_job_id: str | None
     problems: tuple[Problem, ...]
+    waits_for: tuple[str, ...]
 
 
 def submit_job(
@@ -67,7 +69,8 @@ def submit_job(
         add_job(session, job, now=now, data={"by": caller.key_id})
         if submission.spec.depends_on:
             add_dependencies(session, job.id, submission.spec.depends_on)
-        body, etag = render_job(represent_new_job(job, references.project))
+        shown = represent_new_job(job, references.project, references.waits_for)
+        body, etag = render_job(shown)
         return Answer(
             status=HTTPStatus.CREATED, body=body, location=f"/v1/jobs/{job.id}", etag=etag
         )
@@ -121,7 +124,8 @@ def _resolve(session: Session, caller: Caller, submission: Submission) -> _Refer
         else:
             project_id, project = found, spec.project
     problems.extend(_missing_files(session, spec, project_id))
-    problems.extend(_bad_dependencies(session, spec, project_id))
+    states = _read_states(session, spec, project_id)
+    problems.extend(_bad_dependencies(spec, states))
     problems.extend(_beyond_quota(session, spec, project_id, caller))
     parent_job_id = None
     if spec.resume_from is not None:
@@ -136,6 +140,9 @@ def _resolve(session: Session, caller: Caller, submission: Submission) -> _Refer
         project=project,
         parent_job_id=parent_job_id,
         problems=tuple(problems),
+        waits_for=tuple(
+            sorted(needed for needed, state in states.items() if state is not JobState.SUCCEEDED)
+        ),
     )
 
 
@@ -158,13 +165,17 @@ def _missing_files(session: Session, spec: JobSpec, project_id: str) -> list[Pro
     ]
 
 
-def _bad_dependencies(session: Session, spec: JobSpec, project_id: str) -> list[Problem]:
+def _read_states(session: Session, spec: JobSpec, project_id: str) -> dict[str, JobState]:
+    """Return where the jobs are that the spec depends on; those that there are in the project."""
     if not spec.depends_on:
-        return []
+        return {}
     rows = session.execute(
         select(Job.id, Job.state).where(Job.id.in_(spec.depends_on), Job.project_id == project_id)
     )
-    states = {row.id: row.state for row in rows}
+    return {row.id: row.state for row in rows}
+
+
+def _bad_dependencies(spec: JobSpec, states: Mapping[str, JobState]) -> list[Problem]:
     problems = []
     for index, job_id in enumerate(spec.depends_on):
         pointer = f"/depends_on/{index}"

@@ -29,6 +29,7 @@ def represent_nodes(
             gpus_taken=gpus_taken.get(node.id, 0),
             num_attempts=attempts.get(node.id, 0),
             state=_state(node, now, silence_max),
+            quarantine=_quarantine(node, now),
         )
         for node in nodes
     ]
@@ -63,11 +64,26 @@ def _state(node: Node, now: datetime, silence_max: timedelta) -> schemas.NodeSta
         return schemas.NodeState.SILENT
     if node.is_draining:
         return schemas.NodeState.DRAINING
-    return schemas.NodeState.CORDONED if node.is_cordoned else schemas.NodeState.READY
+    if node.is_cordoned:
+        return schemas.NodeState.CORDONED
+    return (
+        schemas.NodeState.READY if _quarantine(node, now) is None else schemas.NodeState.QUARANTINED
+    )
+
+
+def _quarantine(node: Node, now: datetime) -> schemas.Quarantine | None:
+    if node.quarantined_until is None or node.quarantined_until <= now:
+        return None
+    return schemas.Quarantine(until=node.quarantined_until, message=node.quarantine_message or "")
 
 
 def _represent(
-    node: Node, *, gpus_taken: int, num_attempts: int, state: schemas.NodeState
+    node: Node,
+    *,
+    gpus_taken: int,
+    num_attempts: int,
+    state: schemas.NodeState,
+    quarantine: schemas.Quarantine | None,
 ) -> schemas.Node:
     capacity = read_capacity(node.capacity)
     taken = Resources(
@@ -77,7 +93,9 @@ def _represent(
         id=node.id,
         name=node.name,
         pool=node.pool,
+        rack=node.rack,
         state=state,
+        quarantine=quarantine,
         address=node.address,
         version=node.version,
         capacity=_room(capacity),

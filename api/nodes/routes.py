@@ -16,6 +16,7 @@ from api.nodes.representation import represent_nodes
 from api.pages import cut_page, read_after
 from api.strict import StrictRoute
 from models import Node, announce
+from models.queries.faults import forget_faults
 from models.queries.jobs import JOBS_TOPIC, node_topic
 from scheduler.core.errors import NotFound
 
@@ -55,6 +56,21 @@ def get(
     return shown
 
 
+@router.patch("/{node_id}", operation_id="nodes_update")
+def update(
+    node_id: str,
+    patch: schemas.NodePatch,
+    caller: AdminCaller,
+    session: WriteSession,
+    config: ConfigDep,
+    now: Now,
+) -> schemas.Node:
+    """Say in which rack the node stands."""
+    node = _get_node(session, node_id)
+    node.rack = patch.rack
+    return _changed(session, node, config.timers, now)
+
+
 @router.post("/{node_id}/cordon", operation_id="nodes_cordon")
 def cordon(
     node_id: str, caller: AdminCaller, session: WriteSession, config: ConfigDep, now: Now
@@ -67,7 +83,8 @@ def cordon(
 def uncordon(
     node_id: str, caller: AdminCaller, session: WriteSession, config: ConfigDep, now: Now
 ) -> schemas.Node:
-    """Let the node take new work again."""
+    """Let the node take new work again; its failures so far are forgotten."""
+    forget_faults(session, _get_node(session, node_id))
     return _mark(session, node_id, config.timers, now, is_cordoned=False, is_draining=False)
 
 
@@ -85,6 +102,10 @@ def _mark(
     node = _get_node(session, node_id)
     for name, value in marks.items():
         setattr(node, name, value)
+    return _changed(session, node, timers, now)
+
+
+def _changed(session: Session, node: Node, timers: Timers, now: datetime) -> schemas.Node:
     announce(session, JOBS_TOPIC, node_topic(node.id))
     session.flush()
     (shown,) = represent_nodes(session, [node], now=now, silence_max=timers.silence_max)

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from datetime import datetime
 from enum import StrEnum
-from typing import Literal
+from typing import Annotated, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
+from api.jobs.spec_schema import Document, Name
 from api.pages import ListEnvelope
 
 
@@ -18,6 +19,7 @@ class NodeState(StrEnum):
     CORDONED = "cordoned"
     DRAINING = "draining"
     SILENT = "silent"
+    QUARANTINED = "quarantined"
 
 
 class Room(BaseModel):
@@ -37,6 +39,13 @@ class Gpu(BaseModel):
     memory_gib: float
 
 
+class Quarantine(BaseModel):
+    """Why a node that keeps failing gets no new work for a while."""
+
+    until: datetime
+    message: str = Field(description="Which failures, and what to do.")
+
+
 class Node(BaseModel):
     """One machine with a daemon."""
 
@@ -44,7 +53,11 @@ class Node(BaseModel):
     object: Literal["node"] = "node"
     name: str = Field(examples=["box1"])
     pool: str = Field(examples=["default"])
+    rack: str | None = Field(
+        description="Machines of one rack are close to each other.", examples=["r1"]
+    )
     state: NodeState
+    quarantine: Quarantine | None = Field(description="Null unless it is in one.")
     address: str | None
     version: str | None = Field(description="Of its daemon.")
     capacity: Room
@@ -57,3 +70,11 @@ class Node(BaseModel):
 
 class NodeList(ListEnvelope[Node]):
     """One page of nodes."""
+
+
+class NodePatch(Document):
+    """A JSON merge patch of a node."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"rack": "r1"}]})
+
+    rack: Annotated[Name | None, Field(description="Machines of one rack are close to each other.")]

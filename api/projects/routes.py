@@ -8,20 +8,14 @@ from fastapi import APIRouter, Response
 from sqlalchemy import select
 
 from api.deps import AdminCaller, ConfigDep, CurrentCaller, Now, PageDep, ReadSession, WriteSession
-from api.errors import problem_responses
+from api.errors import NameTaken, problem_responses
 from api.pages import cut_page, read_after
 from api.projects import schemas
 from api.strict import StrictRoute
 from models import Project
-from scheduler.core.errors import Conflict, NotFound
+from scheduler.core.errors import NotFound
 
 router = APIRouter(prefix="/v1/projects", tags=["projects"], route_class=StrictRoute)
-
-
-class NameTaken(Conflict):
-    """There is one of that name."""
-
-    code = "name_taken"
 
 
 @router.post(

@@ -43,6 +43,8 @@ _TAGS = {
     "pools": "Sets of machines.",
     "nodes": "Machines.",
     "queues": "Where jobs wait.",
+    "quotas": "What projects and their users may use.",
+    "usage": "What they have used.",
     "projects": "Groups of people.",
     "keys": "Credentials of people and programs.",
     "sessions": "Credentials of browsers.",
