@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from datetime import datetime, timedelta
 
 import structlog
-from sqlalchemy import String, cast, select
+from sqlalchemy import Row, String, cast, select
 from sqlalchemy.orm import Session, aliased
 
 from models.attempt import Attempt, AttemptNode
@@ -99,13 +99,11 @@ def _fail_dependents(session: Session, *, now: datetime) -> None:
         .where(state.in_([never.value for never in _WORDS]))
         .order_by(JobDependency.job_id, needed.id)
     )
-    while _fail_each(session, session.execute(statement).tuples().all(), now=now):
+    while _fail_each(session, session.execute(statement).all(), now=now):
         session.flush()
 
 
-def _fail_each(
-    session: Session, rows: Sequence[tuple[str, str, JobState]], *, now: datetime
-) -> int:
+def _fail_each(session: Session, rows: Sequence[Row[str, str, JobState]], *, now: datetime) -> int:
     """Fail the jobs in `rows` that wait; return how many did."""
     num_failed = 0
     for job_id, needed_id, state in rows:
