@@ -1,7 +1,12 @@
 """The core itself on made-up traces: whole gangs, exact service, the same each time."""
 
+from zlib import crc32
+
 import pytest
 
+from scheduler.core.state import State
+from scheduler.core.step import step
+from scheduler.sim.driver import Options, replay_core
 from scheduler.sim.policies import Setting, replay
 from scheduler.sim.synthetic import make_trace
 from scheduler.sim.trace import Cluster
@@ -26,6 +31,21 @@ def test_no_gpu_is_used_twice_gangs_are_whole_and_service_is_exact(
 
     assert find_faults(outcome, resume_ms=60_000) == []
     assert outcome.num_stale == 0
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_victims_that_stop_at_different_times_break_nothing(seed: int) -> None:
+    cluster = cluster_of(4)
+    jobs = make_trace(num_jobs=300, cluster=cluster, seed=seed, load=1.3)
+    # Within the grace of a job, and different for each eviction of each.
+    options = Options(
+        stop_delay_ms=lambda job_id, eviction: crc32(f"{job_id} {eviction}".encode()) % 30_000
+    )
+
+    outcome = replay_core(jobs, cluster, step=step, state=State(explains=False), options=options)
+
+    assert find_faults(outcome, resume_ms=60_000) == []
+    assert any(not run.is_last for run in outcome.runs)
 
 
 def test_a_replay_is_the_same_each_time() -> None:
