@@ -1,0 +1,75 @@
+"""How much a job still needs, as far as anybody knows, and the key that follows from it. Pure.
+
+The estimate is the smallest of what was measured, declared and remembered. Where there is none of
+them, what a job has had so far stands for what it will need (attained service).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from scheduler.core.cluster import JobView, Shape
+from scheduler.core.octaves import OCTAVE, count_octaves
+from scheduler.core.policy import Policy
+
+CPU_MILLI_PER_GPU = 8_000
+"""What counts as much as one GPU in a job without GPUs: the CPUs that come with one."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Estimate:
+    """What remains of a job.
+
+    Attributes:
+        wall_ms: time on its places; of an attained-service queue its share of the boundary.
+        key: static part of its rank, in 1/1024 octaves; smaller goes first.
+        changes_at_ms: when a running job enters the next queue, None when it never does.
+    """
+
+    wall_ms: int
+    key: int
+    changes_at_ms: int | None = None
+
+
+def measure_size(shape: Shape) -> int:
+    """Return what the gang takes, in thousandths of a GPU; a gang without GPUs counts its CPUs."""
+    if shape.num_gpus:
+        return shape.num_gpus * 1000
+    cpu_milli = shape.num_workers * shape.per_worker.cpu_milli
+    return max(1, cpu_milli * 1000 // CPU_MILLI_PER_GPU)
+
+
+def estimate(job: JobView, size: int, now_ms: int, policy: Policy) -> Estimate:
+    """Return what remains of `job` at `now_ms`; of a waiting job it does not depend on `now_ms`."""
+    ran_ms = 0 if job.placement is None else max(0, now_ms - job.started_ms)
+    had_ms = job.served_ms + ran_ms
+    age = job.submit_ms * OCTAVE // policy.ageing_ms
+    known_ms = find_remaining(job, had_ms, now_ms, policy)
+    if known_ms is not None:
+        return Estimate(wall_ms=known_ms, key=count_octaves(known_ms * size) + age)
+    boundary = policy.attained_gpu_ms * 1000  # in thousandths of a GPU, as `size` is
+    while had_ms * size >= boundary:
+        boundary *= policy.attained_base
+    changes_at_ms = None
+    if job.placement is not None:
+        changes_at_ms = now_ms + -(-(boundary - had_ms * size) // size)
+    return Estimate(
+        wall_ms=boundary // size, key=count_octaves(boundary) + age, changes_at_ms=changes_at_ms
+    )
+
+
+def find_remaining(job: JobView, had_ms: int, now_ms: int, policy: Policy) -> int | None:
+    """Return the smallest of what is measured, declared and remembered, None without any."""
+    found: int | None = None
+    if job.remaining_ms is not None:
+        found = max(job.remaining_ms - max(0, now_ms - job.measured_ms), policy.restart_ms)
+    if job.limit_ms is not None:
+        floor_ms = job.limit_ms * policy.floor_ppm // 1_000_000
+        left_ms = max(job.limit_ms - had_ms, floor_ms, 1)
+        found = left_ms if found is None else min(found, left_ms)
+    # A job that has outlived its history has shown that it is not like the others.
+    if job.history_ms is not None and had_ms < job.history_ms:
+        floor_ms = job.history_ms * policy.floor_ppm // 1_000_000
+        left_ms = max(job.history_ms - had_ms, floor_ms, 1)
+        found = left_ms if found is None else min(found, left_ms)
+    return found

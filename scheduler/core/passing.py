@@ -1,0 +1,366 @@
+"""The stages of one pass, in order. Deterministic; changes the state as if the plan were applied.
+
+Timers, eligibility, kept places, then line by line: free room, else room made by others, else a
+reason. What starts or is asked to go is noted in the state at once, so that later stages of the
+same pass see it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import heapq
+
+from scheduler.core.cluster import Claim, Placement
+from scheduler.core.decisions import Admit, Decision, Explain, Hold, Keep, Plan, Preempt, Start
+from scheduler.core.eligibility import find_cap, find_hold
+from scheduler.core.lines import Entry, Line
+from scheduler.core.placement import place
+from scheduler.core.preemption import Eviction, Search, count_affordable, price_wait
+from scheduler.core.ranks import Rank, rank_waiting
+from scheduler.core.reasons import Reason
+from scheduler.core.reservation import Reserver
+from scheduler.core.state import State
+from scheduler.core.states import JobState
+from scheduler.core.waiting import describe_no_room
+
+_EXPLAINED_MAX = 256
+_BEHIND_MAX = 8
+
+
+class Pass:
+    """One look at everything that has changed."""
+
+    def __init__(self, state: State, now_ms: int) -> None:
+        self._state, self._now_ms = state, now_ms
+        self._decisions: list[Decision] = []
+        self._num_explained = 0
+        self._failed: dict[tuple[str, object], int] = {}
+        self._reserver = Reserver(state, now_ms, self._decisions)
+
+    def run(self) -> Plan:
+        """Make the pass."""
+        state = self._state
+        self._fire_timers()
+        self._judge()
+        if state.tenants.refresh(state.count_capacity(), self._now_ms):
+            state.lines.wake_all()
+        self._serve_claims()
+        self._serve_lines()
+        self._reserver.finish()
+        wakeup_ms = state.find_next_timer()
+        if self._num_explained >= _EXPLAINED_MAX:
+            wakeup_ms = self._now_ms + 1
+        if wakeup_ms is not None:
+            wakeup_ms = max(wakeup_ms, self._now_ms + 1)
+        return Plan(decisions=tuple(self._decisions), next_wakeup_ms=wakeup_ms)
+
+    def _fire_timers(self) -> None:
+        state = self._state
+        for job_id in state.pop_due(self._now_ms):
+            entry = state.jobs.get(job_id)
+            if entry is None:
+                continue
+            claim = entry.view.claim
+            if claim is not None and claim.until_ms <= self._now_ms and entry.view.is_waiting:
+                self._keep(entry, None)
+                entry = state.jobs[job_id]
+            if entry.view.is_waiting:
+                line = state.find_line(entry)
+                if line is not None:
+                    state.lines.wake(line)
+                else:
+                    state.unjudged[job_id] = None
+                continue
+            changes_at_ms = entry.estimate.changes_at_ms
+            if (
+                changes_at_ms is not None
+                and changes_at_ms <= self._now_ms
+                and entry.view.stop_reason is None
+            ):
+                state.rerank(entry, self._now_ms)
+
+    def _judge(self) -> None:
+        """Let in what nothing holds back; keep out the rest, and say why."""
+        state = self._state
+        unjudged, state.unjudged = state.unjudged, {}
+        entries = [state.jobs[job_id] for job_id in unjudged if job_id in state.jobs]
+        for entry in sorted(entries, key=lambda one: (one.view.sequence, one.job_id)):
+            view = entry.view
+            if not view.is_waiting:
+                continue
+            hold = find_hold(view, state.queues, self._now_ms)
+            if hold is not None:
+                state.unlist(entry)
+                self._hold(entry, *hold)
+                continue
+            if view.state is JobState.PENDING:
+                reason = Reason.WAITING_FOR_PLACEMENT
+                self._decisions.append(
+                    Admit(job_id=view.job_id, version=view.version, reason=reason, message="")
+                )
+                entry.view = dataclasses.replace(
+                    view, state=JobState.QUEUED, version=view.version + 1, reason=reason, message=""
+                )
+            if view.claim is None:
+                state.list_waiting(entry)
+
+    def _hold(self, entry: Entry, reason: str, message: str) -> None:
+        view = entry.view
+        if view.not_before_ms > self._now_ms and not view.is_held:
+            self._state.set_timer(view.not_before_ms, view.job_id)
+        if view.claim is not None:
+            self._keep(entry, None)
+            entry = self._state.jobs[view.job_id]
+            self._state.unlist(entry)
+            view = entry.view
+        if view.state is JobState.PENDING and view.reason == reason:
+            return
+        self._decisions.append(
+            Hold(job_id=view.job_id, version=view.version, reason=reason, message=message)
+        )
+        entry.view = dataclasses.replace(
+            view, state=JobState.PENDING, version=view.version + 1, reason=reason, message=message
+        )
+        self._state.unjudged.pop(view.job_id, None)
+
+    def _serve_claims(self) -> None:
+        """Start those whose places have been emptied; give up places that have gone."""
+        state = self._state
+        for job_id in sorted(state.claimants):
+            entry = state.jobs[job_id]
+            claim = entry.view.claim
+            if claim is None or not entry.view.is_waiting:
+                continue
+            if not self._stands(claim):
+                self._keep(entry, None)
+            elif self._is_empty(entry, claim):
+                self._start(entry, claim.placement)
+
+    def _stands(self, claim: Claim) -> bool:
+        nodes = self._state.nodes.by_id
+        return all(
+            (node := nodes.get(share.node_id)) is not None and node.view.is_schedulable
+            for share in claim.placement.shares
+        )
+
+    def _is_empty(self, entry: Entry, claim: Claim) -> bool:
+        """Whether nobody but the claim itself holds the places any more."""
+        per_worker = entry.view.shape.per_worker
+        for share in claim.placement.shares:
+            node = self._state.nodes.by_id[share.node_id]
+            if any(node.taken[node.position[index]] != 1 for index in share.gpu_indices):
+                return False
+            if per_worker.cpu_milli * share.num_workers > node.free_cpu_milli:
+                return False
+            if per_worker.memory_mib * share.num_workers > node.free_memory_mib:
+                return False
+        return True
+
+    def _serve_lines(self) -> None:
+        state = self._state
+        heap: list[tuple[Rank, int, Line]] = []
+        for number, line in enumerate(state.lines.alive.values()):
+            if line.places:
+                heap.append((self._rank(state.jobs[line.places[0][3]]), number, line))
+        heapq.heapify(heap)
+        while heap:
+            rank, number, line = heapq.heappop(heap)
+            if not line.places:
+                continue
+            entry = state.jobs[line.places[0][3]]
+            current = self._rank(entry)
+            if current != rank:  # its project has got or lost places in this pass
+                heapq.heappush(heap, (current, number, line))
+                continue
+            if self._try(entry, rank):
+                if line.places:
+                    head = state.jobs[line.places[0][3]]
+                    heapq.heappush(heap, (self._rank(head), number, line))
+                continue
+            if self._try_behind(line):
+                heapq.heappush(heap, (self._rank(entry), number, line))
+                continue
+            state.lines.rest(line)
+            if state.explains:
+                self._explain(entry, line)
+
+    def _rank(self, entry: Entry) -> Rank:
+        view = entry.view
+        return rank_waiting(
+            entry.place, view.shape.num_gpus, self._state.tenants, view.project, view.user
+        )
+
+    def _try(self, entry: Entry, rank: Rank) -> bool:
+        """Start a job or make room for it; False when it has to go on waiting."""
+        state, view = self._state, entry.view
+        cap = find_cap(view, state.tenants)
+        if cap is not None:
+            entry_line = state.find_line(entry)
+            if entry_line is not None:
+                entry_line.blocked = cap
+            return False
+        if self._start_in_free_room(entry):
+            return True
+        outcome = self._make_room(entry, rank)
+        if not outcome:
+            self._reserver.note_blocked(entry, rank)
+        return outcome
+
+    def _start_in_free_room(self, entry: Entry) -> bool:
+        state, view = self._state, entry.view
+        key = (view.pool, view.shape)
+        if state.full.get(key) == state.nodes.version:
+            return False
+        allowed = self._reserver.find_allowed(entry)
+        found = place(view.shape, view.pool, state.nodes, allowed)
+        if found is None:
+            if allowed is None:
+                state.full[key] = state.nodes.version
+            return False
+        self._start(entry, found)
+        return True
+
+    def _make_room(self, entry: Entry, rank: Rank) -> bool:
+        state, view = self._state, entry.view
+        level = count_affordable(entry, self._now_ms, state.policy)
+        key = (view.pool, view.shape)
+        if self._failed.get(key, -1) >= level:
+            self._set_retry(entry)
+            return False
+        is_due = self._reserver.is_due(view.job_id)
+        found = Search(state, entry, rank, self._now_ms, is_due=is_due).find()
+        if isinstance(found, Eviction):
+            self._evict(entry, found)
+            self._failed.clear()
+            return True
+        self._failed[key] = level
+        if found.until_ms is not None:
+            state.set_timer(found.until_ms, view.job_id)
+        return False
+
+    def _set_retry(self, entry: Entry) -> None:
+        """Look again when waiting has paid for one more."""
+        policy = self._state.policy
+        level = count_affordable(entry, self._now_ms, policy)
+        if level < policy.evictions_max:
+            at_ms = entry.view.waiting_since_ms + price_wait(entry, level, policy)
+            self._state.set_timer(at_ms, entry.job_id)
+
+    def _try_behind(self, line: Line) -> bool:
+        """Let one of the next few make room that its head has not waited long enough for."""
+        state = self._state
+        level = count_affordable(state.jobs[line.places[0][3]], self._now_ms, state.policy)
+        for place in line.places[1:_BEHIND_MAX]:
+            entry = state.jobs[place[3]]
+            theirs = count_affordable(entry, self._now_ms, state.policy)
+            if theirs <= level:
+                continue
+            level = theirs
+            if find_cap(entry.view, state.tenants) is None and self._make_room(
+                entry, self._rank(entry)
+            ):
+                return True
+        return False
+
+    def _start(self, entry: Entry, placement: Placement) -> None:
+        state, view = self._state, entry.view
+        self._decisions.append(
+            Start(job_id=view.job_id, version=view.version, placement=placement)
+        )
+        after = dataclasses.replace(
+            view,
+            version=view.version + 1,
+            state=JobState.STARTING,
+            reason=Reason.LAUNCHING,
+            message="",
+            placement=placement,
+            claim=None,
+            reservation=None,
+            started_ms=self._now_ms,
+            saved_ms=None,
+            remaining_ms=None,
+            stop_reason=None,
+        )
+        state.put_job(after, self._now_ms)
+
+    def _evict(self, entry: Entry, eviction: Eviction) -> None:
+        """Ask the victims to go and keep their places for the job."""
+        state = self._state
+        grace_ms = 0
+        for job_id in eviction.victims:
+            victim = state.jobs[job_id]
+            grace_ms = max(grace_ms, victim.view.grace_ms)
+            self._ask_to_go(victim, Reason.PREEMPTING, entry.job_id, None)
+        for job_id, home in eviction.moves:
+            victim = state.jobs[job_id]
+            grace_ms = max(grace_ms, victim.view.grace_ms)
+            until_ms = self._now_ms + victim.view.grace_ms + state.policy.claim_extra_ms
+            self._ask_to_go(
+                victim, Reason.MIGRATING, entry.job_id, Claim(placement=home, until_ms=until_ms)
+            )
+        until_ms = self._now_ms + grace_ms + state.policy.claim_extra_ms
+        self._keep(entry, Claim(placement=eviction.placement, until_ms=until_ms))
+
+    def _ask_to_go(self, victim: Entry, reason: Reason, for_job: str, home: Claim | None) -> None:
+        view = victim.view
+        saved_ms = max(view.started_ms, view.saved_ms or 0)
+        lost_ms = max(0, self._now_ms - saved_ms) + self._state.policy.restart_ms
+        self._decisions.append(
+            Preempt(
+                job_id=view.job_id,
+                version=view.version,
+                reason=reason,
+                for_job=for_job,
+                lost_gpu_ms=view.shape.num_gpus * lost_ms,
+            )
+        )
+        after = dataclasses.replace(
+            view,
+            version=view.version + 1,
+            state=JobState.STOPPING,
+            reason=reason,
+            stop_reason=reason,
+        )
+        entry = self._state.put_job(after, self._now_ms)
+        if home is not None:
+            self._keep(entry, home)
+
+    def _keep(self, entry: Entry, claim: Claim | None) -> None:
+        view = entry.view
+        self._decisions.append(Keep(job_id=view.job_id, version=view.version, claim=claim))
+        after = dataclasses.replace(view, version=view.version + 1, claim=claim)
+        self._state.put_job(after, self._now_ms)
+        self._state.unjudged.pop(view.job_id, None)
+        if claim is None and view.is_waiting:
+            self._state.list_waiting(self._state.jobs[view.job_id])
+
+    def _explain(self, entry: Entry, line: Line) -> None:
+        """Say why the head waits, and that those behind it wait behind others."""
+        state = self._state
+        cap = find_cap(entry.view, state.tenants)
+        line.blocked = cap or describe_no_room(entry.view, state)
+        if entry.view.reason != line.blocked[0]:
+            self._say(entry, *line.blocked)
+        behind, line.unexplained = line.unexplained, []
+        for at, job_id in enumerate(behind):
+            if self._num_explained >= _EXPLAINED_MAX:
+                line.unexplained = behind[at:]
+                state.lines.wake(line)
+                break
+            other = state.jobs.get(job_id)
+            if other is None or job_id == entry.job_id or not other.view.is_waiting:
+                continue
+            if other.view.reason != Reason.HIGHER_PRIORITY_AHEAD:
+                message = f"waits in line behind {entry.job_id}, which waits itself"
+                self._say(other, Reason.HIGHER_PRIORITY_AHEAD, message)
+
+    def _say(self, entry: Entry, reason: str, message: str) -> None:
+        view = entry.view
+        self._num_explained += 1
+        self._decisions.append(
+            Explain(job_id=view.job_id, version=view.version, reason=reason, message=message)
+        )
+        entry.view = dataclasses.replace(
+            view, version=view.version + 1, reason=reason, message=message
+        )
+

@@ -1,0 +1,408 @@
+"""Whom to ask to save and go, so that a job that outranks them can start. Decides, changes nothing.
+
+Room is made by moving small jobs to free places elsewhere, which costs them a restart, and by
+evicting jobs that are outranked, which costs them their turn. Victims are chosen by what is lost:
+GPUs × (time since the last checkpoint + restart), more for each eviction they have suffered. The
+set is trimmed from behind until nothing in it is superfluous. No victim goes unless all do, and
+only when the whole gang then fits.
+
+Source:
+    Greedy choice and reverse trim as in Kueue's preemption; the price in waiting time is ours.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from itertools import islice
+
+from scheduler.core.cluster import NodeShare, Placement, Shape
+from scheduler.core.lines import Entry
+from scheduler.core.nodes import Group, Node
+from scheduler.core.placement import count_per_node, find_homes, split
+from scheduler.core.policy import Policy
+from scheduler.core.ranks import Rank, outranks, rank_running
+from scheduler.core.state import State
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Eviction:
+    """Room for one job.
+
+    Attributes:
+        placement: where the job will go.
+        victims: jobs that have to wait again.
+        moves: jobs that get another place, with that place.
+        cost: what is lost, weighted; only good for comparing.
+    """
+
+    placement: Placement
+    victims: tuple[str, ...]
+    moves: tuple[tuple[str, Placement], ...]
+    cost: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Patience:
+    """It would find victims if it waited until `until_ms`; None: waiting buys nothing."""
+
+    until_ms: int | None
+
+
+_NEITHER = (False, False)
+_GAP_BITS = 17
+_GAP_MAX = (1 << _GAP_BITS) - 1
+
+
+def price_wait(entry: Entry, evictions: int, policy: Policy) -> int:
+    """Return how long a job waits before it may evict one that was evicted so often, in ms."""
+    price_ms = entry.estimate.wall_ms * policy.patience_ppm // 1_000_000
+    return int(price_ms * policy.patience_base**evictions)
+
+
+def count_affordable(entry: Entry, now_ms: int, policy: Policy) -> int:
+    """Return below how many evictions of a victim the job has waited long enough."""
+    waited_ms = now_ms - entry.view.waiting_since_ms
+    for evictions in range(policy.evictions_max):
+        if waited_ms < price_wait(entry, evictions, policy):
+            return evictions
+    return policy.evictions_max
+
+
+class Search:
+    """One search for room, for one job."""
+
+    def __init__(self, state: State, entry: Entry, rank: Rank, now_ms: int, *, is_due: bool) -> None:
+        self._state, self._entry, self._rank, self._now_ms = state, entry, rank, now_ms
+        self._shape = entry.view.shape
+        self._retry_ms: int | None = None
+        self._judged: dict[str, tuple[bool, bool]] = {}
+        policy = state.policy
+        # Its reservation has come: neither patience nor margin hold it back.
+        self._margin = 0 if is_due else policy.margin
+        self._level = policy.evictions_max if is_due else count_affordable(entry, now_ms, policy)
+
+    def find(self) -> Eviction | Patience:
+        """Return the cheapest room, or when there may be some."""
+        best: Eviction | None = None
+        groups = self._state.nodes.find_groups(self._entry.view.pool, self._shape)
+        for group in find_homes(self._shape, groups):
+            per_node = count_per_node(self._shape, group.capacity)
+            whole, rest = split(self._shape, per_node)
+            if whole == 0:
+                found = self._find_on_one(group, rest)
+            else:
+                found = self._find_on_many(group, per_node, whole, rest)
+            if found is not None and (best is None or found.cost < best.cost):
+                best = found
+        return best or Patience(until_ms=self._retry_ms)
+
+    def _candidates(self, group: Group, num_workers: int) -> list[Node]:
+        """Nodes worth a look: where the worst-ranked run, and the emptiest; with enough to give."""
+        state, policy = self._state, self._state.policy
+        nodes = state.nodes.by_id
+        seen: dict[str, None] = {}
+        if group.num_open > policy.nodes_max:
+            for worst in state.running.get(self._entry.view.pool, ())[: policy.victims_max]:
+                placement = state.jobs[worst[3]].view.placement
+                for share in () if placement is None else placement.shares:
+                    seen[share.node_id] = None
+        for node_id in islice(group.iter_emptiest(), policy.nodes_max):
+            seen[node_id] = None
+        wanted = num_workers * self._shape.per_worker.num_gpus
+        found = []
+        for node_id in seen:
+            node = nodes.get(node_id)
+            if node is None or node.num_claims or node.kind != group.kind:
+                continue
+            if not node.view.is_schedulable or node.view.pool != self._entry.view.pool:
+                continue
+            have = node.free_gpus
+            for job_id, num_gpus in node.residents.items():
+                may_evict, may_move = self._judge(job_id)
+                if may_evict or may_move:
+                    have += num_gpus
+            if have >= wanted:
+                found.append(node)
+        return found
+
+    def _find_on_one(self, group: Group, num_workers: int) -> Eviction | None:
+        best: tuple[int, str, list[str], list[tuple[str, Placement]]] | None = None
+        for node in self._candidates(group, num_workers):
+            found = self._empty(node, num_workers, self._close({node.view.node_id}))
+            if found is not None:
+                cost, victims, moves = found
+                key = (cost, node.view.node_id)
+                if best is None or key < best[:2]:
+                    best = (cost, node.view.node_id, victims, moves)
+        if best is None:
+            return None
+        cost, node_id, victims, moves = best
+        return self._assemble(cost, [(node_id, num_workers)], victims, moves)
+
+    def _find_on_many(
+        self, group: Group, per_node: int, whole: int, rest: int
+    ) -> Eviction | None:
+        priced: list[tuple[int, str]] = []
+        for node in self._candidates(group, per_node):
+            cost = self._price_whole(node)
+            if cost is not None:
+                priced.append((cost, node.view.node_id))
+        needed = whole + (rest > 0)
+        if len(priced) < needed:
+            return None
+        priced.sort()
+        elsewhere: dict[str, int] = {}
+        victims: list[str] = []
+        moves: list[tuple[str, Placement]] = []
+        cost = 0
+        wants: list[tuple[str, int]] = []
+        for _, node_id in priced:
+            if len(wants) == needed:
+                break
+            if elsewhere.get(node_id):
+                continue  # somebody is to move there
+            wanted = per_node if len(wants) < whole else rest
+            gone = {*victims, *(moved for moved, _ in moves)}
+            closed = {**elsewhere, **self._close({node_id})}
+            found = self._empty(self._state.nodes.by_id[node_id], wanted, closed, gone)
+            if found is None:
+                continue
+            elsewhere = closed
+            cost += found[0]
+            victims += found[1]
+            moves += found[2]
+            wants.append((node_id, wanted))
+        if len(wants) < needed:
+            return None
+        return self._assemble(cost, wants, victims, moves)
+
+    def _price_whole(self, node: Node) -> int | None:
+        cost = 0
+        for job_id in node.residents:
+            may_evict, may_move = self._judge(job_id)
+            if not (may_evict or may_move):
+                return None
+            cost += self._price(job_id)
+        return cost
+
+    def _empty(
+        self,
+        node: Node,
+        num_workers: int,
+        elsewhere: dict[str, int],
+        gone: set[str] | None = None,
+    ) -> tuple[int, list[str], list[tuple[str, Placement]]] | None:
+        """Return what it costs to make room for `num_workers` on `node`, and who goes where."""
+        per_worker = self._shape.per_worker
+        gone = gone or set()
+        free = [node.free_gpus, *_free(node)]
+        wanted = per_worker.times(num_workers)
+        need = [wanted.num_gpus, wanted.cpu_milli, wanted.memory_mib]
+        for job_id in gone & node.residents.keys():
+            _add(free, self._held(job_id, node))
+        candidates = []
+        total = list(free)
+        for job_id in node.residents:
+            if job_id in gone:
+                continue
+            may_evict, may_move = self._judge(job_id)
+            if may_evict or may_move:
+                held = self._held(job_id, node)
+                _add(total, held)
+                candidates.append((job_id, may_evict, may_move, held))
+        if not _covers(total, need):
+            return None
+        if _covers(free, need):
+            return 0, [], []
+        jobs = self._state.jobs
+        candidates.sort(key=lambda one: (-jobs[one[0]].key, one[0]))
+        chosen: list[tuple[str, list[int], Placement | None]] = []
+        for job_id, _, may_move, held in candidates:
+            if _covers(free, need):
+                break
+            place = self._find_home(job_id, elsewhere) if may_move else None
+            if place is not None:
+                _add(free, held)
+                chosen.append((job_id, held, place))
+        taken = {one[0] for one in chosen}
+        for job_id, may_evict, _, held in candidates:
+            if _covers(free, need):
+                break
+            if may_evict and job_id not in taken:
+                _add(free, held)
+                chosen.append((job_id, held, None))
+        return self._trim(chosen, free, need) if _covers(free, need) else None
+
+    def _trim(
+        self, chosen: list[tuple[str, list[int], Placement | None]], free: list[int], need: list[int]
+    ) -> tuple[int, list[str], list[tuple[str, Placement]]]:
+        """Spare whoever need not go, from the last chosen on."""
+        kept = []
+        for one in reversed(chosen):
+            left = [have - less for have, less in zip(free, one[1], strict=True)]
+            if _covers(left, need):
+                free = left
+            else:
+                kept.append(one)
+        kept.reverse()
+        cost = sum(self._price(one[0]) for one in kept)
+        victims = [one[0] for one in kept if one[2] is None]
+        moves = [(one[0], one[2]) for one in kept if one[2] is not None]
+        return cost, victims, moves
+
+    def _judge(self, job_id: str) -> tuple[bool, bool]:
+        """Whether a job may be evicted, and whether it may be moved."""
+        known = self._judged.get(job_id)
+        if known is None:
+            known = self._judged[job_id] = self._judge_anew(self._state.jobs[job_id])
+        return known
+
+    def _judge_anew(self, victim: Entry) -> tuple[bool, bool]:
+        state, view, policy = self._state, victim.view, self._state.policy
+        evictions = view.evictions
+        if view.stop_reason is not None or evictions >= policy.evictions_max:
+            return _NEITHER
+        if not view.is_preemptible:
+            return _NEITHER
+        if policy.exempt_ms and self._now_ms < view.started_ms + policy.exempt_ms:
+            self._wait_until(view.started_ms + policy.exempt_ms)
+            return _NEITHER
+        if victim.stale_ms <= self._now_ms:
+            state.look_at(victim, self._now_ms)
+        may_evict = self._is_outranked(victim)
+        if may_evict and evictions >= self._level:
+            price_ms = price_wait(self._entry, evictions, policy)
+            self._wait_until(self._entry.view.waiting_since_ms + price_ms)
+            may_evict = False
+        may_move = (
+            self._level > 0
+            and victim.size < self._entry.size
+            and view.claim is None
+            and view.placement is not None
+            and len(view.placement.shares) == 1
+            and not self._fills(view.placement.shares[0])
+        )
+        return may_evict, may_move
+
+    def _fills(self, share: NodeShare) -> bool:
+        """Whether a job has a node to itself: to move it would empty one node and fill another."""
+        node = self._state.nodes.by_id.get(share.node_id)
+        return node is None or len(share.gpu_indices) == len(node.view.gpu_indices)
+
+    def _is_outranked(self, victim: Entry) -> bool:
+        state, view, rank = self._state, victim.view, self._rank
+        tenants = state.tenants
+        if not tenants.has_guarantees and victim.place[0] == rank[1]:
+            # The common case, of which there are a hundred in each search.
+            price = tenants.get_overshare(view.project, view.user)
+            return rank[2] + self._margin < victim.key + price
+        place = (victim.place[0], victim.key, *victim.place[2:])
+        theirs = rank_running(place, view.shape.num_gpus, tenants, view.project, view.user)
+        is_same_project = view.project == self._entry.view.project
+        return outranks(rank, theirs, self._margin, is_same_project=is_same_project)
+
+    def _price(self, job_id: str) -> int:
+        """What is lost if it goes: thousandths of GPU × ms, more for each earlier eviction.
+
+        Of those who lose the same the worse ranked goes: the lower bits say how much worse.
+        """
+        victim = self._state.jobs[job_id]
+        view = victim.view
+        saved_ms = max(view.started_ms, view.saved_ms or 0)
+        lost_ms = max(0, self._now_ms - saved_ms) + self._state.policy.restart_ms
+        lost = victim.size * lost_ms * (1 + view.evictions)
+        gap = min(max(0, victim.key - self._entry.estimate.key), _GAP_MAX)
+        return (lost << _GAP_BITS) + _GAP_MAX - gap
+
+    def _wait_until(self, at_ms: int) -> None:
+        if self._retry_ms is None or at_ms < self._retry_ms:
+            self._retry_ms = at_ms
+
+    def _held(self, job_id: str, node: Node) -> list[int]:
+        view = self._state.jobs[job_id].view
+        per_worker = view.shape.per_worker
+        count = _workers_on(view.placement, node.view.node_id)
+        return [
+            node.residents[job_id],
+            per_worker.cpu_milli * count,
+            per_worker.memory_mib * count,
+        ]
+
+    def _close(self, emptied: set[str]) -> dict[str, int]:
+        """GPUs that moves have taken so far, by node; emptied nodes are closed to them."""
+        return dict.fromkeys(emptied, 1 << 30)
+
+    def _find_home(self, job_id: str, elsewhere: dict[str, int]) -> Placement | None:
+        """Return a free place on another node, and note that it is taken."""
+        view = self._state.jobs[job_id].view
+        per_worker, count = view.shape.per_worker, view.shape.num_workers
+        num_gpus = per_worker.num_gpus * count
+        if not num_gpus:
+            return None
+        for group in self._state.nodes.find_groups(view.pool, view.shape):
+            for node_id in group.iter_fullest(num_gpus):
+                taken = elsewhere.get(node_id, 0)
+                node = self._state.nodes.by_id[node_id]
+                if node.free_gpus - taken < num_gpus or node.count_room(per_worker) < count:
+                    continue
+                elsewhere[node_id] = taken + num_gpus
+                free = node.pick_gpus(taken + num_gpus)
+                share = NodeShare(
+                    node_id=node_id, num_workers=count, gpu_indices=free[taken : taken + num_gpus]
+                )
+                return Placement(shares=(share,))
+        return None
+
+    def _assemble(
+        self,
+        cost: int,
+        wants: list[tuple[str, int]],
+        victims: list[str],
+        moves: list[tuple[str, Placement]],
+    ) -> Eviction:
+        """Name the GPUs: those that are free, then those that come free."""
+        going = [*victims, *(moved for moved, _ in moves)]
+        per_worker = self._shape.per_worker
+        shares = []
+        for node_id, num_workers in wants:
+            node = self._state.nodes.by_id[node_id]
+            count = num_workers * per_worker.num_gpus
+            indices = list(node.pick_gpus(count))
+            for job_id in going:
+                placement = self._state.jobs[job_id].view.placement
+                for share in () if placement is None else placement.shares:
+                    if share.node_id == node_id:
+                        indices += share.gpu_indices
+            shares.append(
+                NodeShare(
+                    node_id=node_id, num_workers=num_workers, gpu_indices=tuple(indices[:count])
+                )
+            )
+        return Eviction(
+            placement=Placement(shares=tuple(shares)),
+            victims=tuple(victims),
+            moves=tuple(moves),
+            cost=cost,
+        )
+
+
+def _free(node: Node) -> tuple[int, int]:
+    """CPUs and memory that nobody holds or keeps."""
+    return (
+        node.free_cpu_milli + min(0, node.leaving[0] - node.claimed[0]),
+        node.free_memory_mib + min(0, node.leaving[1] - node.claimed[1]),
+    )
+
+
+def _workers_on(placement: Placement | None, node_id: str) -> int:
+    shares = () if placement is None else placement.shares
+    return sum(share.num_workers for share in shares if share.node_id == node_id)
+
+
+def _add(free: list[int], held: list[int]) -> None:
+    for at in range(3):
+        free[at] += held[at]
+
+
+def _covers(free: list[int], need: list[int]) -> bool:
+    return free[0] >= need[0] and free[1] >= need[1] and free[2] >= need[2]

@@ -1,0 +1,198 @@
+"""Guarantees: the first job of each tier that finds no place is told when it starts at the latest.
+
+The instant follows from what must happen by then: running jobs reach their declared limits, or the
+waiting has lasted long enough to ask them to go. Nothing may push it back but a job that goes
+first, lost machines or somebody's overrun, and each is recorded. Until then its nodes take only
+work that ends in time, or that may be asked to go.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+from scheduler.core.cluster import JobView, Reservation
+from scheduler.core.decisions import Decision, Reserve
+from scheduler.core.lines import Entry
+from scheduler.core.nodes import Node
+from scheduler.core.placement import Allowed, count_per_node, find_homes, split
+from scheduler.core.ranks import Rank, outranks, rank_running, rank_waiting
+from scheduler.core.state import State
+
+_LOOK_MS = 60_000
+
+
+class Reserver:
+    """Guarantees, in one pass."""
+
+    def __init__(self, state: State, now_ms: int, decisions: list[Decision]) -> None:
+        self._state, self._now_ms, self._decisions = state, now_ms, decisions
+        self._first: dict[tuple[str, int], tuple[Rank, str]] = {}
+
+    def is_due(self, job_id: str) -> bool:
+        """Whether the guaranteed instant has come."""
+        reservation = self._state.reservations.get(job_id)
+        return reservation is not None and reservation.start_ms <= self._now_ms
+
+    def find_allowed(self, entry: Entry) -> Allowed | None:
+        """Return which nodes a job may use beside the guarantees of others; None: all."""
+        state, view = self._state, entry.view
+        if not state.reservations:
+            return None
+        if view.is_preemptible and view.evictions < state.policy.evictions_max:
+            return None  # whoever holds the guarantee goes first, and may ask it to go
+        closed: set[str] = set()
+        for job_id, reservation in state.reservations.items():
+            if job_id == view.job_id or state.jobs[job_id].view.pool != view.pool:
+                continue
+            if not self._ends_by(view, reservation.start_ms):
+                closed.update(reservation.node_ids)
+        if not closed:
+            return None
+        return lambda node_id: node_id not in closed
+
+    def note_blocked(self, entry: Entry, rank: Rank) -> None:
+        """Remember the first of each tier that found no place."""
+        tier = (entry.view.pool, rank[0])
+        first = self._first.get(tier)
+        if first is None or rank < first[0]:
+            self._first[tier] = (rank, entry.job_id)
+
+    def finish(self) -> None:
+        """Give, keep or withdraw guarantees."""
+        state = self._state
+        for tier, (rank, job_id) in sorted(self._first.items()):
+            holder = state.holders.get(tier)
+            if holder is not None and holder != job_id:
+                known = state.jobs.get(holder)
+                if known is not None and known.view.is_waiting and self._still_first(known, rank):
+                    continue
+                if known is not None and known.view.reservation is not None:
+                    self._reserve(known, None, "HigherPriority")
+            state.holders[tier] = job_id
+            entry = state.jobs.get(job_id)
+            if entry is not None and entry.view.is_waiting and entry.view.claim is None:
+                self._look(entry, rank)
+
+    def _still_first(self, holder: Entry, rank: Rank) -> bool:
+        view = holder.view
+        tenants = self._state.tenants
+        mine = rank_waiting(
+            holder.place, view.shape.num_gpus, tenants, view.project, view.user
+        )
+        return mine < rank and view.claim is None
+
+    def _look(self, entry: Entry, rank: Rank) -> None:
+        """Work out when the job can start, at most once a minute."""
+        state, job_id = self._state, entry.job_id
+        looked_ms = state.looked_ms.get(job_id)
+        if looked_ms is not None and looked_ms <= self._now_ms < looked_ms + _LOOK_MS:
+            return
+        state.looked_ms[job_id] = self._now_ms
+        known = entry.view.reservation
+        if known is not None:
+            lost = [node_id for node_id in known.node_ids if not self._is_open(node_id)]
+            if not lost and known.start_ms > self._now_ms:
+                return
+            cause = "CapacityLost" if lost else "Overrun"
+        else:
+            cause = "First"
+        found = self._find_start(entry, rank)
+        if found != known:
+            self._reserve(entry, found, cause)
+
+    def _is_open(self, node_id: str) -> bool:
+        node = self._state.nodes.by_id.get(node_id)
+        return node is not None and node.view.is_schedulable
+
+    def _reserve(self, entry: Entry, reservation: Reservation | None, cause: str) -> None:
+        view = entry.view
+        self._decisions.append(
+            Reserve(
+                job_id=view.job_id, version=view.version, reservation=reservation, cause=cause
+            )
+        )
+        after = dataclasses.replace(view, version=view.version + 1, reservation=reservation)
+        self._state.put_job(after, self._now_ms)
+
+    def _find_start(self, entry: Entry, rank: Rank) -> Reservation | None:
+        state, shape = self._state, entry.view.shape
+        groups = state.nodes.find_groups(entry.view.pool, shape)
+        best: Reservation | None = None
+        for group in find_homes(shape, groups):
+            per_node = count_per_node(shape, group.capacity)
+            whole, rest = split(shape, per_node)
+            wanted = per_node if whole else rest
+            num_nodes = whole + (whole > 0 and rest > 0) if whole else 1
+            times = []
+            for node_id in group.iter_emptiest():
+                at_ms = self._find_empty(state.nodes.by_id[node_id], entry, rank, wanted)
+                if at_ms is not None:
+                    times.append((at_ms, node_id))
+            if len(times) < num_nodes:
+                continue
+            chosen = sorted(times)[:num_nodes]
+            start_ms = max(self._now_ms, *(at_ms for at_ms, _ in chosen))
+            if best is None or start_ms < best.start_ms:
+                best = Reservation(
+                    start_ms=start_ms, node_ids=tuple(sorted(node_id for _, node_id in chosen))
+                )
+        return best
+
+    def _find_empty(self, node: Node, entry: Entry, rank: Rank, wanted: int) -> int | None:
+        """When `wanted` workers fit on the node at the latest, None when nobody can say."""
+        per_worker = entry.view.shape.per_worker
+        room = node.count_room(per_worker)
+        if room >= wanted:
+            return self._now_ms
+        leaves = []
+        for job_id in node.residents:
+            at_ms = self._find_leave(self._state.jobs[job_id], entry, rank)
+            if at_ms is not None:
+                leaves.append((at_ms, job_id))
+        free_gpus, free_cpu, free_memory = (
+            node.free_gpus, node.free_cpu_milli, node.free_memory_mib,
+        )  # fmt: skip
+        need = per_worker.times(wanted)
+        for at_ms, job_id in sorted(leaves):
+            view = self._state.jobs[job_id].view
+            free_gpus += node.residents[job_id]
+            for share in () if view.placement is None else view.placement.shares:
+                if share.node_id == node.view.node_id:
+                    free_cpu += view.shape.per_worker.cpu_milli * share.num_workers
+                    free_memory += view.shape.per_worker.memory_mib * share.num_workers
+            if (
+                free_gpus >= need.num_gpus
+                and free_cpu >= need.cpu_milli
+                and free_memory >= need.memory_mib
+            ):
+                return at_ms
+        return None
+
+    def _find_leave(self, other: Entry, entry: Entry, rank: Rank) -> int | None:
+        """When a running job has left at the latest: asked to, or at its limit."""
+        state, view = self._state, other.view
+        policy = state.policy
+        leave_ms = view.grace_ms + policy.claim_extra_ms
+        if view.stop_reason is not None:
+            return self._now_ms + leave_ms
+        theirs = rank_running(
+            other.place, view.shape.num_gpus, state.tenants, view.project, view.user
+        )
+        if (
+            view.is_preemptible
+            and view.evictions < policy.evictions_max
+            and outranks(rank, theirs, 0, is_same_project=view.project == entry.view.project)
+        ):
+            price_ms = entry.estimate.wall_ms * policy.patience_ppm // 1_000_000
+            price_ms *= policy.patience_base**view.evictions
+            due_ms = max(self._now_ms, entry.view.waiting_since_ms + price_ms)
+            return due_ms + leave_ms
+        if view.limit_ms is not None:
+            end_ms = view.started_ms + max(0, view.limit_ms - view.served_ms)
+            return max(end_ms, self._now_ms) + leave_ms
+        return None
+
+    def _ends_by(self, view: JobView, at_ms: int) -> bool:
+        if view.limit_ms is None:
+            return False
+        return self._now_ms + max(0, view.limit_ms - view.served_ms) + view.grace_ms <= at_ms

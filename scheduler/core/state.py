@@ -1,0 +1,392 @@
+"""What the pass knows between passes: nodes, jobs, lines, tenants, timers. Mutable, deterministic.
+
+Built from views and kept up by deltas; a state that has followed deltas decides like one that was
+built from the same view at once. Nothing here decides.
+"""
+
+from __future__ import annotations
+
+import heapq
+from bisect import bisect_left, insort
+from collections.abc import Iterable
+
+from scheduler.core.cluster import ClusterView, JobView, NodeView, QueueView, Reservation
+from scheduler.core.deltas import (
+    Delta,
+    JobGone,
+    JobSeen,
+    NodeGone,
+    NodeSeen,
+    Observed,
+    RulesSeen,
+)
+from scheduler.core.estimates import CPU_MILLI_PER_GPU, estimate, measure_size
+from scheduler.core.lines import Entry, Line, Lines, Place
+from scheduler.core.nodes import Nodes
+from scheduler.core.policy import DEFAULT_POLICY, Policy
+from scheduler.core.reasons import Reason
+from scheduler.core.states import JobState
+from scheduler.core.tenants import Tenants
+
+_WAITING = frozenset({JobState.PENDING, JobState.QUEUED})
+LEAVING = frozenset({Reason.PREEMPTING, Reason.MIGRATING})
+
+
+class State:
+    """The scheduler's memory.
+
+    Attributes:
+        policy: the constants it decides with.
+        explains: whether passes say why jobs wait; replays and forecasts do without.
+        jobs: every job that waits or holds places.
+        running: per pool the jobs that hold places and were not asked to stop, worst first.
+        unjudged: jobs of which the next pass has to see whether they may start at all.
+        claimants, reservations: jobs that places are kept for, and guarantees, by job.
+        full: for each pool and shape the version of the nodes at which no place was free.
+        holders: per pool and tier the first job that found no place.
+        looked_ms: when the guarantee of a job was last worked out.
+        is_checked: whether each pass ends with a check of the invariants.
+    """
+
+    def __init__(self, policy: Policy = DEFAULT_POLICY, *, explains: bool = True) -> None:
+        self.policy = policy
+        self.explains = explains
+        self.nodes = Nodes()
+        self.lines = Lines()
+        self.tenants = Tenants(policy)
+        self.queues: dict[str, QueueView] = {}
+        self.jobs: dict[str, Entry] = {}
+        self.running: dict[str, list[Place]] = {}
+        self.unjudged: dict[str, None] = {}
+        self.claimants: dict[str, None] = {}
+        self.reservations: dict[str, Reservation] = {}
+        self.full: dict[tuple[str, object], int] = {}
+        self.holders: dict[tuple[str, int], str] = {}
+        self.looked_ms: dict[str, int] = {}
+        self.is_checked = False
+        self._seen: dict[str, int] = {}
+        self._timers: list[tuple[int, str]] = []
+        self._listed: set[str] = set()
+        self._usage = self._quotas = ()  # type: ignore[var-annotated]  # set by _set_rules
+
+    def apply(self, delta: Delta, now_ms: int) -> None:
+        """Take in one delta."""
+        match delta:
+            case JobSeen():
+                if delta.job.version >= self._seen.get(delta.job.job_id, -1):
+                    self._seen[delta.job.job_id] = delta.job.version
+                    self.put_job(delta.job, now_ms)
+            case JobGone():
+                if delta.version >= self._seen.get(delta.job_id, -1):
+                    self._seen.pop(delta.job_id, None)
+                    self.remove_job(delta.job_id, now_ms)
+            case NodeSeen():
+                self._put_node(delta.node)
+            case NodeGone():
+                self._remove_node(delta.node_id)
+            case RulesSeen():
+                self._set_rules(delta, now_ms)
+            case Observed():
+                self._replace(delta.view, now_ms)
+
+    def put_job(self, view: JobView, now_ms: int) -> Entry:
+        """Add a job or replace what is known of it."""
+        old = self.jobs.get(view.job_id)
+        if old is not None:
+            if old.view == view or self._update(old, view, now_ms):
+                return old
+            self.remove_job(view.job_id, now_ms)
+        size = measure_size(view.shape)
+        known = estimate(view, size, now_ms, self.policy)
+        place = (-view.priority, known.key, view.sequence, view.job_id)
+        entry = self.jobs[view.job_id] = Entry(
+            view=view, size=size, estimate=known, place=place, key=known.key
+        )
+        if view.claim is not None:
+            self.claimants[view.job_id] = None
+            for share in view.claim.placement.shares:
+                self.nodes.take(view.job_id, share, view.shape.per_worker, is_claim=True)
+            self.set_timer(view.claim.until_ms, view.job_id)
+        if view.reservation is not None:
+            self.reservations[view.job_id] = view.reservation
+            self.set_timer(view.reservation.start_ms, view.job_id)
+        if view.placement is None:
+            self.unjudged[view.job_id] = None
+        else:
+            self._put_running(entry, now_ms)
+        return entry
+
+    def remove_job(self, job_id: str, now_ms: int) -> None:
+        """Forget a job and free what it held."""
+        entry = self.jobs.pop(job_id, None)
+        if entry is None:
+            return
+        view = entry.view
+        self.unjudged.pop(job_id, None)
+        self.reservations.pop(job_id, None)
+        self.looked_ms.pop(job_id, None)
+        if view.claim is not None:
+            del self.claimants[job_id]
+            for share in view.claim.placement.shares:
+                self.nodes.give_back(job_id, share, view.shape.per_worker, is_claim=True)
+        if view.placement is None:
+            self.unlist(entry)
+            if view.claim is not None:
+                self.lines.wake_pool(view.pool)
+            return
+        self._remove_running(entry, now_ms)
+        self.lines.wake_pool(view.pool)
+
+    def list_waiting(self, entry: Entry) -> None:
+        """Put a job that may start into its line."""
+        job_id = entry.job_id
+        if job_id in self._listed:
+            return
+        self._listed.add(job_id)
+        line = self.lines.add(entry)
+        self.tenants.wait(entry.view.project, entry.view.user, 1)
+        if self.explains:
+            line.unexplained.append(job_id)
+
+    def unlist(self, entry: Entry) -> None:
+        """Take a job out of its line."""
+        if entry.job_id in self._listed:
+            self._listed.discard(entry.job_id)
+            self.lines.discard(entry)
+            self.tenants.wait(entry.view.project, entry.view.user, -1)
+
+    def find_line(self, entry: Entry) -> Line | None:
+        """Return the line that a waiting job stands in, None when it stands in none."""
+        if entry.job_id not in self._listed:
+            return None
+        view = entry.view
+        return self.lines.by_key.get((view.pool, view.project, view.user, view.queue, view.shape))
+
+    def set_timer(self, at_ms: int, job_id: str) -> None:
+        """Let the job be looked at again at `at_ms`."""
+        heapq.heappush(self._timers, (at_ms, job_id))
+
+    def pop_due(self, now_ms: int) -> list[str]:
+        """Return the jobs whose time has come."""
+        due: dict[str, None] = {}
+        while self._timers and self._timers[0][0] <= now_ms:
+            due[heapq.heappop(self._timers)[1]] = None
+        return list(due)
+
+    def find_next_timer(self) -> int | None:
+        """Return when the next job's time comes."""
+        while self._timers and self._timers[0][1] not in self.jobs:
+            heapq.heappop(self._timers)
+        return self._timers[0][0] if self._timers else None
+
+    def rerank(self, entry: Entry, now_ms: int) -> None:
+        """Work the key of a running job out anew, when it has entered another queue."""
+        running = self.running[entry.view.pool]
+        self._drop(running, entry.place)
+        entry.estimate = estimate(entry.view, entry.size, now_ms, self.policy)
+        entry.key = entry.estimate.key
+        entry.place = (*entry.place[:1], entry.key, *entry.place[2:])
+        insort(running, _worst_first(entry.place))
+        if entry.estimate.changes_at_ms is not None:
+            self.set_timer(entry.estimate.changes_at_ms, entry.job_id)
+        self.lines.wake_pool(entry.view.pool)
+
+    def look_at(self, entry: Entry, now_ms: int) -> None:
+        """Bring the key of a running job up to date; its place stays that of its last change."""
+        known = estimate(entry.view, entry.size, now_ms, self.policy)
+        entry.key = known.key
+        # What remains has fallen by a 64th then: a 40th of an octave.
+        entry.stale_ms = now_ms + (known.wall_ms >> 6) + 1
+
+    def count_capacity(self) -> int:
+        """Return what all nodes that take work have, in thousandths of a GPU."""
+        if self._capacity is None:
+            self._capacity = sum(
+                _node_size(node.view)
+                for node in self.nodes.by_id.values()
+                if node.view.is_schedulable
+            )
+        return self._capacity
+
+    _capacity: int | None = None
+
+    def observe(self) -> ClusterView:
+        """Return the view that this state stands for."""
+        return ClusterView(
+            nodes=tuple(self.nodes.by_id[key].view for key in sorted(self.nodes.by_id)),
+            jobs=tuple(self.jobs[key].view for key in sorted(self.jobs)),
+            quotas=self._quotas,
+            usage=self._usage,
+            queues=tuple(self.queues[key] for key in sorted(self.queues)),
+        )
+
+    def _update(self, entry: Entry, view: JobView, now_ms: int) -> bool:
+        """Take in what frees and claims nothing; False when more than that has changed."""
+        if not _holds_the_same(entry.view, view):
+            return False
+        known = estimate(view, entry.size, now_ms, self.policy)
+        if view.placement is None and (
+            known.key != entry.place[1] or not _may_start_alike(entry.view, view)
+        ):
+            return False
+        if view.reservation != entry.view.reservation:
+            self.reservations.pop(view.job_id, None)
+            if view.reservation is not None:
+                self.reservations[view.job_id] = view.reservation
+                self.set_timer(view.reservation.start_ms, view.job_id)
+        entry.view = view
+        entry.stale_ms = 0
+        if view.placement is None:
+            if view.job_id not in self._listed:
+                self.unjudged[view.job_id] = None
+        elif view.stop_reason is None and known.key != entry.place[1]:
+            self.rerank(entry, now_ms)
+        return True
+
+    def _put_running(self, entry: Entry, now_ms: int) -> None:
+        view = entry.view
+        placement = view.placement
+        if placement is None:
+            return
+        for share in placement.shares:
+            self.nodes.take(view.job_id, share, view.shape.per_worker, is_claim=False)
+        if view.stop_reason in LEAVING:
+            for share in placement.shares:
+                self.nodes.mark_leaving(share, view.shape.per_worker, 1)
+        self.tenants.change(view.project, view.user, entry.size, view.shape.num_gpus, now_ms)
+        if view.stop_reason is None:
+            insort(self.running.setdefault(view.pool, []), _worst_first(entry.place))
+            if entry.estimate.changes_at_ms is not None:
+                self.set_timer(entry.estimate.changes_at_ms, view.job_id)
+
+    def _remove_running(self, entry: Entry, now_ms: int) -> None:
+        view = entry.view
+        placement = view.placement
+        if placement is None:
+            return
+        for share in placement.shares:
+            self.nodes.give_back(view.job_id, share, view.shape.per_worker, is_claim=False)
+        if view.stop_reason in LEAVING:
+            for share in placement.shares:
+                self.nodes.mark_leaving(share, view.shape.per_worker, -1)
+        self.tenants.change(view.project, view.user, -entry.size, -view.shape.num_gpus, now_ms)
+        if view.stop_reason is None:
+            self._drop(self.running[view.pool], entry.place)
+
+    def _drop(self, running: list[Place], place: Place) -> None:
+        wanted = _worst_first(place)
+        at = bisect_left(running, wanted)
+        if at < len(running) and running[at] == wanted:
+            del running[at]
+
+    def _put_node(self, view: NodeView) -> None:
+        old = self.nodes.by_id.get(view.node_id)
+        if old is not None and old.view == view:
+            return
+        self.nodes.put(view)
+        if old is not None and (old.residents or old.num_claims):
+            self._reseat(view.node_id)
+        self._capacity = None
+        self.full.clear()
+        self.lines.wake_all()
+
+    def _reseat(self, node_id: str) -> None:
+        """Give everybody on a node that has changed their places again."""
+        for entry in self.jobs.values():
+            view = entry.view
+            held = () if view.placement is None else view.placement.shares
+            kept = () if view.claim is None else view.claim.placement.shares
+            for shares, is_claim in ((held, False), (kept, True)):
+                for share in shares:
+                    if share.node_id == node_id:
+                        per_worker = view.shape.per_worker
+                        self.nodes.take(view.job_id, share, per_worker, is_claim=is_claim)
+                        if not is_claim and view.stop_reason in LEAVING:
+                            self.nodes.mark_leaving(share, per_worker, 1)
+
+    def _remove_node(self, node_id: str) -> None:
+        self.nodes.remove(node_id)
+        self._capacity = None
+        self.lines.wake_all()
+
+    def _set_rules(self, rules: RulesSeen, now_ms: int) -> None:
+        queues = {queue.name: queue for queue in rules.queues}
+        if queues != self.queues:
+            self.queues = queues
+            for entry in self.jobs.values():
+                if entry.view.placement is None:
+                    self.unjudged[entry.job_id] = None
+        if rules.quotas != self._quotas:
+            self._quotas = rules.quotas
+            self.tenants.set_quotas(rules.quotas)
+            self.lines.wake_all()
+        if rules.usage != self._usage:
+            self._usage = rules.usage
+            self.tenants.set_usage(rules.usage)
+            for entry in self.jobs.values():
+                if entry.view.placement is not None:
+                    view = entry.view
+                    self.tenants.add_run(
+                        view.project, view.user, entry.size, view.started_ms, now_ms
+                    )
+
+    def _replace(self, view: ClusterView, now_ms: int) -> None:
+        """Become what a state built from `view` would be; keep the memory of what was decided."""
+        seen = {node.node_id for node in view.nodes}
+        for node_id in [known for known in self.nodes.by_id if known not in seen]:
+            self._remove_node(node_id)
+        for node in view.nodes:
+            self._put_node(node)
+        known_jobs = {job.job_id for job in view.jobs}
+        for job_id in [known for known in self.jobs if known not in known_jobs]:
+            self.remove_job(job_id, now_ms)
+        self._seen = {job.job_id: job.version for job in view.jobs}
+        # Who holds places comes first: what waits is then judged against the room there is.
+        for job in sorted(view.jobs, key=lambda one: (one.placement is None, one.job_id)):
+            self.put_job(job, now_ms)
+        self._set_rules(
+            RulesSeen(quotas=view.quotas, usage=view.usage, queues=view.queues), now_ms
+        )
+
+
+def is_waiting_state(state: JobState) -> bool:
+    """Whether a job of this state waits for places."""
+    return state in _WAITING
+
+
+def iter_places(running: Iterable[Place]) -> Iterable[Place]:
+    """Turn entries of `State.running` back into places."""
+    return (_worst_first(place) for place in running)
+
+
+def _holds_the_same(old: JobView, new: JobView) -> bool:
+    return (
+        old.placement == new.placement
+        and old.claim == new.claim
+        and old.stop_reason == new.stop_reason
+        and old.shape == new.shape
+        and old.pool == new.pool
+        and old.queue == new.queue
+        and old.priority == new.priority
+        and old.project == new.project
+        and old.user == new.user
+        and old.sequence == new.sequence
+    )
+
+
+def _may_start_alike(old: JobView, new: JobView) -> bool:
+    return (
+        old.is_held == new.is_held
+        and old.not_before_ms == new.not_before_ms
+        and old.waits_for == new.waits_for
+    )
+
+
+def _worst_first(place: Place) -> Place:
+    return (-place[0], -place[1], -place[2], place[3])
+
+
+def _node_size(node: NodeView) -> int:
+    if node.gpu_indices:
+        return len(node.gpu_indices) * 1000
+    return max(1, node.capacity.cpu_milli * 1000 // CPU_MILLI_PER_GPU)

@@ -1,0 +1,47 @@
+"""Why a job that may start finds no place, with the numbers. Pure."""
+
+from __future__ import annotations
+
+from scheduler.core.cluster import JobView
+from scheduler.core.placement import count_per_node, find_homes, split
+from scheduler.core.reasons import Reason
+from scheduler.core.state import State
+
+
+def describe_no_room(job: JobView, state: State) -> tuple[str, str]:
+    """Return the reason that stands in the way, and how far away room is."""
+    shape, pool = job.shape, job.pool
+    here = [node for node in state.nodes.by_id.values() if node.view.pool == pool]
+    if not here:
+        return Reason.NO_NODES, f"no node has joined pool {pool}"
+    usable = [node for node in here if node.view.is_schedulable]
+    if not usable:
+        counts: dict[str, int] = {}
+        for node in here:
+            counts[node.view.closed_reason] = counts.get(node.view.closed_reason, 0) + 1
+        told = ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items()))
+        return Reason.NO_NODES, f"no node of pool {pool} takes new work: {told}"
+    groups = find_homes(shape, state.nodes.find_groups(pool, shape))
+    if not groups:
+        wanted = " or ".join(shape.gpu_models) or f"{shape.gpu_memory_mib / 1024:g} GiB each"
+        return Reason.GPU_UNAVAILABLE, f"no node of pool {pool} has GPUs of the kind: {wanted}"
+    per_worker = shape.per_worker
+    kinds = {group.kind for group in groups}
+    if shape.may_spread or not per_worker.num_gpus:
+        kinds = {node.kind for node in usable}
+    nodes = [node for node in usable if node.kind in kinds]
+    rooms = [node.count_room(per_worker) for node in nodes]
+    free = sum(rooms)
+    needs = f"needs {shape.num_workers} workers of {per_worker.describe()} at once"
+    if free >= shape.num_workers and per_worker.num_gpus:
+        per_node = max(count_per_node(shape, group.capacity) for group in groups)
+        whole, rest = split(shape, per_node)
+        want = f"{whole} whole nodes" if whole else "one node"
+        if whole and rest:
+            want += f" and {rest} workers on one more"
+        message = (
+            f"{needs} on {want}; pool {pool} has room for {free}, at most {max(rooms)} of them "
+            "on one node: spread them (resources.spread), or use fewer workers"
+        )
+        return Reason.FRAGMENTED, message
+    return Reason.INSUFFICIENT_RESOURCES, f"{needs}, pool {pool} has room for {free} now"
