@@ -148,6 +148,41 @@ class TestNodes:
         assert states == ["cordoned", "draining", "ready"]
         assert app_client.post("/v1/nodes/node_x/drain").status_code == 404
 
+    def test_a_rack_is_said_and_taken_back(self, app_client: AppClient) -> None:
+        path = f"/v1/nodes/{_add_node(app_client)}"
+
+        assert app_client.get(path).json()["rack"] is None
+        assert app_client.patch(path, json={"rack": "r1"}).json()["rack"] == "r1"
+        assert app_client.get(path).json()["rack"] == "r1"
+        assert app_client.patch(path, json={"rack": None}).json()["rack"] is None
+        assert app_client.patch(path, json={}).status_code == 422
+        assert app_client.patch("/v1/nodes/node_x", json={"rack": "r1"}).status_code == 404
+
+    def test_a_node_in_quarantine_says_why_and_until_it_is_uncordoned(
+        self, app_client: AppClient
+    ) -> None:
+        until = datetime.now(UTC) + timedelta(minutes=50)
+        node_id = _add_node(
+            app_client, quarantined_until=until, quarantine_message="failed 3 times"
+        )
+
+        node = app_client.get(f"/v1/nodes/{node_id}").json()
+        pool = app_client.get("/v1/pools/default").json()
+        cleared = app_client.post(f"/v1/nodes/{node_id}/uncordon").json()
+
+        assert node["state"] == "quarantined"
+        assert node["quarantine"]["message"] == "failed 3 times"
+        assert pool["num_nodes_ready"] == 0
+        assert (cleared["state"], cleared["quarantine"]) == ("ready", None)
+
+    def test_a_quarantine_ends_by_itself(self, app_client: AppClient) -> None:
+        until = datetime.now(UTC) - timedelta(seconds=1)
+        node_id = _add_node(app_client, quarantined_until=until, quarantine_message="x")
+
+        node = app_client.get(f"/v1/nodes/{node_id}").json()
+
+        assert (node["state"], node["quarantine"]) == ("ready", None)
+
 
 def test_a_pool_counts_the_room_of_nodes_that_take_work(app_client: AppClient) -> None:
     _add_node(app_client, "a")
