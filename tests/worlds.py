@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from typing import Any
 
-from sqlalchemy import Select, select
+from sqlalchemy import Select, select, update
 
 from models import (
     Attempt,
@@ -56,7 +57,7 @@ class World:
         )
         return Scheduler(self.database, config, self.clock)
 
-    def add_node(self, name: str, *, cpus: int = 2, gpus: int = 0, **columns: object) -> str:
+    def add_node(self, name: str, *, cpus: int = 2, gpus: int = 0, **columns: Any) -> str:
         """Add a node that has just been heard."""
         with self.database.write() as session:
             values: dict[str, object] = {
@@ -76,10 +77,31 @@ class World:
             session.flush()
             return node.id
 
+    def change_node(self, name: str, **columns: object) -> None:
+        """Change a node as an administrator does."""
+        with self.database.write() as session:
+            session.execute(update(Node).where(Node.name == name).values(columns))
+
+    def node_ids(self) -> list[str]:
+        """Return the ids of all nodes."""
+        with self.database.read() as session:
+            return list(session.scalars(select(Node.id).order_by(Node.id)))
+
+    def forward(self, by: timedelta) -> None:
+        """Let time pass in which nobody is heard."""
+        self.now += by
+
     def hear(self, node_id: str) -> None:
         """Let a node give a sign of life."""
         with self.database.write() as session:
             session.get_one(Node, node_id).heartbeat_at = self.now
+
+    def renew_leases(self) -> None:
+        """Let the supervisors of all live attempts be heard."""
+        open_parts = AttemptNode.exited_at.is_(None)
+        with self.database.write() as session:
+            for part in session.scalars(select(AttemptNode).where(open_parts)):
+                part.lease_expires_at = self.now + SIGHT.lease
 
     def add_job(self, spec: JobSpec | None = None, **columns: object) -> str:
         """Submit a job."""
@@ -138,6 +160,11 @@ class World:
             job = session.get_one(Job, job_id)
             end = AttemptEnd(outcome=outcome, stop_reason=job.stop_reason)
             end_attempt(session, session.scalars(_live_attempt(job_id)).one(), end, now=self.now)
+
+    def progress(self, job_id: str, **said: float | None) -> None:
+        """Let a job's live attempt say how far it is; that makes no event."""
+        with self.database.write() as session:
+            session.scalars(_live_attempt(job_id)).one().progress = dict(said)
 
     def save(self, job_id: str, step: int) -> str:
         """Let a job's live attempt commit a checkpoint."""

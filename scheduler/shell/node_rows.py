@@ -11,7 +11,7 @@ from typing import Any
 from sqlalchemy import Row, Text, cast, select
 from sqlalchemy.orm import Session
 
-from models.node import Node, read_capacity
+from models.node import Node, read_capacity, read_gpu_kind
 from scheduler.core.cluster import NodeView
 from scheduler.core.resources import Resources
 
@@ -78,12 +78,10 @@ def _parse(text: str) -> _Hardware | None:
     document = json.loads(text)
     if document is None:
         return None
-    gpus = document["gpus"]
-    models = {gpu.get("model") or "" for gpu in gpus}
+    gpu_model, gpu_memory_mib = read_gpu_kind(document)
     return _Hardware(
         capacity=read_capacity(document),
-        gpu_indices=tuple(gpu["index"] for gpu in gpus),
-        # A node with several models has none that a job could ask for.
-        gpu_model=models.pop() if len(models) == 1 else "",
-        gpu_memory_mib=min((gpu.get("memory_mib") or 0 for gpu in gpus), default=0),
+        gpu_indices=tuple(gpu["index"] for gpu in document["gpus"]),
+        gpu_model=gpu_model,
+        gpu_memory_mib=gpu_memory_mib,
     )

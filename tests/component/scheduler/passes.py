@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from scheduler.core.cluster import ClusterView
+from scheduler.core.cluster import ClusterView, JobView
 from scheduler.core.decisions import Plan
 from scheduler.core.deltas import Observed
 from scheduler.core.state import State
@@ -16,6 +16,11 @@ def read_view(world: World) -> ClusterView:
     with world.database.read() as session:
         hold_still(session)
         return read_cluster(session, now=world.now, sight=SIGHT)
+
+
+def view_of(world: World, job_id: str) -> JobView:
+    """Return a job as a pass sees it."""
+    return next(job for job in read_view(world).jobs if job.job_id == job_id)
 
 
 def decide_anew(world: World) -> Plan:
