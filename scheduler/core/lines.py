@@ -27,6 +27,9 @@ class Entry:
         place: in its line, or among the running.
         key: of a running job, as of the last look at it.
         stale_ms: when that look is too old to judge it by.
+        price: what its project and user pay, as of the last change of prices.
+        is_fixed: whether nobody may ask it to go: it is leaving, may not be preempted, or its
+            budget of evictions is spent.
     """
 
     view: JobView
@@ -35,6 +38,8 @@ class Entry:
     place: Place
     key: int = 0
     stale_ms: int = 0
+    price: int = 0
+    is_fixed: bool = False
 
     @property
     def job_id(self) -> str:

@@ -202,14 +202,16 @@ class Group:
 
     Attributes:
         by_free: for each number of free GPUs the ids of the nodes that have it, sorted.
+        num_free: free GPUs of all of them.
     """
 
-    __slots__ = ("by_free", "capacity", "kind", "num_nodes", "num_open")
+    __slots__ = ("by_free", "capacity", "kind", "num_free", "num_nodes", "num_open")
 
     def __init__(self, view: NodeView) -> None:
         self.capacity = view.capacity
         self.kind = _group_key(view)
         self.by_free: list[list[str]] = [[] for _ in range(len(view.gpu_indices) + 1)]
+        self.num_free = 0
         self.num_nodes = 0
         self.num_open = 0
 
@@ -217,15 +219,18 @@ class Group:
         """List a node that takes new work."""
         insort(self.by_free[node.free_gpus], node.view.node_id)
         self.num_open += 1
+        self.num_free += node.free_gpus
 
     def discard(self, node: Node) -> None:
         """List it no longer."""
         self._drop(node.free_gpus, node.view.node_id)
         self.num_open -= 1
+        self.num_free -= node.free_gpus
 
     def move(self, node: Node, was_free: int) -> None:
         """Follow a change of its free GPUs."""
         self._drop(was_free, node.view.node_id)
+        self.num_free += node.free_gpus - was_free
         insort(self.by_free[node.free_gpus], node.view.node_id)
 
     def iter_fullest(self, least_free: int) -> Iterator[str]:

@@ -43,7 +43,7 @@ class Pass:
         self._fire_timers()
         self._judge()
         if state.tenants.refresh(state.count_capacity(), self._now_ms):
-            state.lines.wake_all()
+            state.reprice()
         self._serve_claims()
         self._serve_lines()
         self._reserver.finish()

@@ -76,6 +76,7 @@ class Search:
         self._shape = entry.view.shape
         self._retry_ms: int | None = None
         self._judged: dict[str, tuple[bool, bool]] = {}
+        self._too_dear: set[int] = set()  # evictions of victims that it has not waited for yet
         policy = state.policy
         # Its reservation has come: neither patience nor margin hold it back.
         self._margin = 0 if is_due else policy.margin
@@ -83,6 +84,8 @@ class Search:
 
     def find(self) -> Eviction | Patience:
         """Return the cheapest room, or when there may be some."""
+        if self._level == 0:
+            return Patience(until_ms=self._price_until(0))
         best: Eviction | None = None
         groups = self._state.nodes.find_groups(self._entry.view.pool, self._shape)
         for group in find_homes(self._shape, groups):
@@ -94,6 +97,8 @@ class Search:
                 found = self._find_on_many(group, per_node, whole, rest)
             if found is not None and (best is None or found.cost < best.cost):
                 best = found
+        if best is None and self._too_dear:
+            self._wait_until(self._price_until(min(self._too_dear)))
         return best or Patience(until_ms=self._retry_ms)
 
     def _candidates(self, group: Group, num_workers: int) -> list[Node]:
@@ -109,6 +114,8 @@ class Search:
         for node_id in islice(group.iter_emptiest(), policy.nodes_max):
             seen[node_id] = None
         wanted = num_workers * self._shape.per_worker.num_gpus
+        groups = state.nodes.groups[self._entry.view.pool].values()
+        num_free = sum(one.num_free for one in groups)
         found = []
         for node_id in seen:
             node = nodes.get(node_id)
@@ -116,14 +123,36 @@ class Search:
                 continue
             if not node.view.is_schedulable or node.view.pool != self._entry.view.pool:
                 continue
-            have = node.free_gpus
-            for job_id, num_gpus in node.residents.items():
-                may_evict, may_move = self._judge(job_id)
-                if may_evict or may_move:
-                    have += num_gpus
-            if have >= wanted:
+            homes = num_free - node.free_gpus
+            if node.free_gpus + self._count_yielding(node, homes) >= wanted:
                 found.append(node)
         return found
+
+    def _count_yielding(self, node: Node, homes: int) -> int:
+        """GPUs of those who could be asked to go, or to move; a bound that costs little.
+
+        Args:
+            homes: free GPUs on other nodes, for those who move.
+        """
+        jobs, now_ms, mine = self._state.jobs, self._now_ms, self._entry.size
+        floor, priority = self._rank[2] + self._margin, self._rank[1]
+        is_plain = not self._state.tenants.has_guarantees
+        level, retry = self._level, self._too_dear
+        going = moving = 0
+        for job_id, num_gpus in node.residents.items():
+            entry = jobs[job_id]
+            if entry.is_fixed:
+                continue
+            if entry.stale_ms <= now_ms:
+                self._state.look_at(entry, now_ms)
+            if not is_plain or entry.place[0] != priority or entry.key + entry.price > floor:
+                if entry.view.evictions < level:
+                    going += num_gpus
+                    continue
+                retry.add(entry.view.evictions)
+            if entry.size < mine:
+                moving += num_gpus
+        return going + min(moving, homes)
 
     def _find_on_one(self, group: Group, num_workers: int) -> Eviction | None:
         best: tuple[int, str, list[str], list[tuple[str, Placement]]] | None = None
@@ -260,9 +289,7 @@ class Search:
     def _judge_anew(self, victim: Entry) -> tuple[bool, bool]:
         state, view, policy = self._state, victim.view, self._state.policy
         evictions = view.evictions
-        if view.stop_reason is not None or evictions >= policy.evictions_max:
-            return _NEITHER
-        if not view.is_preemptible:
+        if victim.is_fixed:
             return _NEITHER
         if policy.exempt_ms and self._now_ms < view.started_ms + policy.exempt_ms:
             self._wait_until(view.started_ms + policy.exempt_ms)
@@ -271,12 +298,10 @@ class Search:
             state.look_at(victim, self._now_ms)
         may_evict = self._is_outranked(victim)
         if may_evict and evictions >= self._level:
-            price_ms = price_wait(self._entry, evictions, policy)
-            self._wait_until(self._entry.view.waiting_since_ms + price_ms)
+            self._wait_until(self._price_until(evictions))
             may_evict = False
         may_move = (
-            self._level > 0
-            and victim.size < self._entry.size
+            victim.size < self._entry.size
             and view.claim is None
             and view.placement is not None
             and len(view.placement.shares) == 1
@@ -294,8 +319,7 @@ class Search:
         tenants = state.tenants
         if not tenants.has_guarantees and victim.place[0] == rank[1]:
             # The common case, of which there are a hundred in each search.
-            price = tenants.get_overshare(view.project, view.user)
-            return rank[2] + self._margin < victim.key + price
+            return rank[2] + self._margin < victim.key + victim.price
         place = (victim.place[0], victim.key, *victim.place[2:])
         theirs = rank_running(place, view.shape.num_gpus, tenants, view.project, view.user)
         is_same_project = view.project == self._entry.view.project
@@ -313,6 +337,10 @@ class Search:
         lost = victim.size * lost_ms * (1 + view.evictions)
         gap = min(max(0, victim.key - self._entry.estimate.key), _GAP_MAX)
         return (lost << _GAP_BITS) + _GAP_MAX - gap
+
+    def _price_until(self, evictions: int) -> int:
+        price_ms = price_wait(self._entry, evictions, self._state.policy)
+        return self._entry.view.waiting_since_ms + price_ms
 
     def _wait_until(self, at_ms: int) -> None:
         if self._retry_ms is None or at_ms < self._retry_ms:

@@ -100,7 +100,13 @@ class State:
         known = estimate(view, size, now_ms, self.policy)
         place = (-view.priority, known.key, view.sequence, view.job_id)
         entry = self.jobs[view.job_id] = Entry(
-            view=view, size=size, estimate=known, place=place, key=known.key
+            view=view,
+            size=size,
+            estimate=known,
+            place=place,
+            key=known.key,
+            price=self.tenants.get_overshare(view.project, view.user),
+            is_fixed=self._is_fixed(view),
         )
         if view.claim is not None:
             self.claimants[view.job_id] = None
@@ -191,6 +197,19 @@ class State:
             self.set_timer(entry.estimate.changes_at_ms, entry.job_id)
         self.lines.wake_pool(entry.view.pool)
 
+    def reprice(self) -> None:
+        """Pass new prices on to those who run, and let every line look again."""
+        for entry in self.jobs.values():
+            entry.price = self.tenants.get_overshare(entry.view.project, entry.view.user)
+        self.lines.wake_all()
+
+    def _is_fixed(self, view: JobView) -> bool:
+        return (
+            view.stop_reason is not None
+            or not view.is_preemptible
+            or view.evictions >= self.policy.evictions_max
+        )
+
     def look_at(self, entry: Entry, now_ms: int) -> None:
         """Bring the key of a running job up to date; its place stays that of its last change."""
         known = estimate(entry.view, entry.size, now_ms, self.policy)
@@ -236,6 +255,7 @@ class State:
                 self.set_timer(view.reservation.start_ms, view.job_id)
         entry.view = view
         entry.stale_ms = 0
+        entry.is_fixed = self._is_fixed(view)
         if view.placement is None:
             if view.job_id not in self._listed:
                 self.unjudged[view.job_id] = None
