@@ -12,7 +12,7 @@ _MARK = "--- step-ended "
 # What differs from run to run is compared by its kind.
 _KINDS = (
     r"\.\.\.|…",
-    r"\b(?:job|att|ckpt|file|node|key|evt|req)_[0-9a-z]+",
+    r"\b(?:job|att|ckpt|file|node|key|quo|evt|req)_[0-9a-z]+",
     r"\b[0-9a-f]{64}\b",
     r"\b\d{4}-\d\d-\d\d[T ]\d\d:\d\d(?::\d\d(?:\.\d+)?)?Z?",
     r"\b\d+\.\d+\b",

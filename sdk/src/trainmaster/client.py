@@ -26,6 +26,7 @@ from trainmaster.resources.checkpoints import Checkpoints
 from trainmaster.resources.cluster import Keys, Nodes, Pools, Projects, Recipes
 from trainmaster.resources.files import Files
 from trainmaster.resources.jobs import Jobs
+from trainmaster.resources.quotas import Queues, Quotas, UsageRecords
 
 
 class Client:
@@ -72,6 +73,9 @@ class Client:
         self.checkpoints = Checkpoints(self._transport)
         self.nodes = Nodes(self._transport)
         self.pools = Pools(self._transport)
+        self.queues = Queues(self._transport)
+        self.quotas = Quotas(self._transport)
+        self.usage = UsageRecords(self._transport)
         self.recipes = Recipes(self._transport)
         self.projects = Projects(self._transport)
         self.keys = Keys(self._transport)

@@ -94,6 +94,13 @@ class AttemptRef(Resource):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Reservation(Resource):
+    """A promise to a job that waits: it starts then at the latest."""
+
+    start_at: datetime | None = _instant()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Job(Resource):
     """One request to train. `etag` guards edits: it names the version that was read."""
 
@@ -108,7 +115,12 @@ class Job(Resource):
     conditions: list[Mapping[str, Any]] = _empty(list)
     spec: Mapping[str, Any] = _empty(dict)
     priority: int | None = None
+    queue: str = ""
+    pool: str = ""
     held: bool = False
+    waits_for: list[str] = _empty(list)
+    reservation: Reservation | None = _nested(Reservation)
+    evictions: int = 0
     parent_job_id: str | None = None
     progress: Progress | None = _nested(Progress)
     attempt: AttemptRef | None = _nested(AttemptRef)
@@ -283,13 +295,23 @@ class Room(Resource):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Quarantine(Resource):
+    """Why a node that keeps failing gets no new work for a while."""
+
+    until: datetime | None = _instant()
+    message: str = ""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Node(Resource):
     """A machine that runs workers. `state` says whether it takes new work."""
 
     id: str
     name: str = ""
     pool: str = ""
+    rack: str | None = None
     state: str = ""
+    quarantine: Quarantine | None = _nested(Quarantine)
     capacity: Room | None = _nested(Room)
     free: Room | None = _nested(Room)
     gpus: list[Mapping[str, Any]] = _empty(list)
@@ -308,6 +330,68 @@ class Pool(Resource):
     capacity: Room | None = _nested(Room)
     free: Room | None = _nested(Room)
     created_at: datetime | None = _instant()
+
+
+@dataclass(frozen=True, kw_only=True)
+class Queue(Resource):
+    """A line in front of one pool; its name is its id. A closed one starts no jobs."""
+
+    name: str
+    pool: str = ""
+    open: bool = True
+    num_waiting: int = 0
+    num_pending: int = 0
+    num_active: int = 0
+    created_at: datetime | None = _instant()
+
+
+@dataclass(frozen=True, kw_only=True)
+class QuotaUse(Resource):
+    """What is used of a quota now."""
+
+    gpus: int = 0
+    gpu_hours_this_month: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quota(Resource):
+    """What a project, or one user of it (a key's id), is entitled to and may use at most."""
+
+    id: str
+    project: str = ""
+    user: str | None = None
+    weight: int = 1
+    guaranteed_gpus: int = 0
+    limit_gpus: int | None = None
+    may_borrow: bool = True
+    gpu_hours_per_month: float | None = None
+    priority_max: int = 100
+    in_use: QuotaUse | None = _nested(QuotaUse)
+    version: int = 0
+    created_at: datetime | None = _instant()
+    updated_at: datetime | None = _instant()
+
+    @property
+    def etag(self) -> str:
+        """Names the version that was read."""
+        return f'"{self.version}"'
+
+
+@dataclass(frozen=True, kw_only=True)
+class Usage(Resource):
+    """What one user of a project has used in a month, and what that means for its turn."""
+
+    project: str
+    user: str | None = None
+    user_name: str | None = None
+    month: str = ""
+    gpu_hours: float = 0.0
+    cpu_hours: float = 0.0
+    num_attempts: int = 0
+    gpus_in_use: int = 0
+    recent_gpu_hours: float = 0.0
+    recent_share: float = 0.0
+    fair_share: float | None = None
 
 
 @dataclass(frozen=True, kw_only=True)

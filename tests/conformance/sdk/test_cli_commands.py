@@ -235,6 +235,48 @@ def test_nodes_are_listed_with_what_they_have(run: Run, service: FakeService) ->
     )
 
 
+def test_a_node_in_quarantine_says_why(run: Run, service: FakeService) -> None:
+    quarantine = {"until": "2031-05-01T06:00:00Z", "message": "failed 3 times within an hour"}
+    node = {"id": "node_1", "name": "n0", "state": "quarantined", "quarantine": quarantine}
+    service.lists["/v1/nodes"] = [node]
+
+    assert "n0: failed 3 times within an hour" in run("nodes").stderr
+
+
+def test_quotas_are_listed_with_what_is_in_use(run: Run, service: FakeService) -> None:
+    quota = {"id": "quo_1", "project": "vision", "user": None, "weight": 2, "guaranteed_gpus": 8}
+    in_use = {"gpus": 6, "gpu_hours_this_month": 41.53}
+    limits = {"limit_gpus": 16, "gpu_hours_per_month": 500.0, "may_borrow": False}
+    service.lists["/v1/quotas"] = [{**quota, **limits, "in_use": in_use}]
+
+    table, document = run("quotas"), run("quotas", "--json")
+
+    assert table.stdout.splitlines()[1] == ("vision\t-\tquo_1\t2\t6\t8 (no more)\t16\t41.5\t500")
+    assert json.loads(document.stdout)["data"] == service.lists["/v1/quotas"]
+
+
+def test_queues_are_listed(run: Run, service: FakeService) -> None:
+    queue = {"name": "night", "pool": "gpus", "open": False}
+    counts = {"num_active": 3, "num_waiting": 2, "num_pending": 1}
+    service.lists["/v1/queues"] = [{**queue, **counts}]
+
+    assert run("queues").stdout.splitlines()[1] == "night\tgpus\tclosed\t3\t2\t1"
+
+
+def test_usage_is_shown_with_the_fair_share(run: Run, service: FakeService) -> None:
+    who = {"project": "vision", "user": "key_1", "user_name": "ci", "month": "2031-05"}
+    used = {"gpu_hours": 41.53, "cpu_hours": 4.0, "num_attempts": 12, "gpus_in_use": 8}
+    share = {"recent_gpu_hours": 17.25, "recent_share": 0.5, "fair_share": 0.25}
+    service.lists["/v1/usage"] = [{**who, **used, **share}]
+
+    result = run("usage", "--month", "2031-05", "--project", "vision")
+
+    assert result.stdout.splitlines()[1] == (
+        "vision\tci\t2031-05\t41.5\t4.0\t12\t8\t17.2\t50%\t25%"
+    )
+    assert service.seen[-1].query == {"month": "2031-05", "project": "vision", "limit": "100"}
+
+
 def test_login_stores_what_was_tried_for_its_owner_only(
     run: Run, service: FakeService, tmp_path: Path
 ) -> None:

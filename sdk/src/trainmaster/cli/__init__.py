@@ -40,6 +40,9 @@ COMMANDS = {
     "resume": ("resume", "Let paused jobs go on from their checkpoints."),
     "fork": ("fork", "Submit a new job that starts from a checkpoint of another."),
     "nodes": ("nodes", "List the machines and what they have."),
+    "queues": ("queues", "List the queues; close or open one."),
+    "quotas": ("quotas", "List what projects may use, and what is in use."),
+    "usage": ("usage", "Show who has used how many GPU-hours."),
     "login": ("login", "Store the address and the key of a service."),
     "version": ("version", "Show the versions of client and service."),
 }

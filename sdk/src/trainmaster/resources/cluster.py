@@ -44,12 +44,19 @@ class Nodes(Collection[Node]):
         return self._act(node, "cordon")
 
     def uncordon(self, node: Ref) -> Node:
-        """Use a node again."""
+        """Use a node again; its failures so far are forgotten."""
         return self._act(node, "uncordon")
 
     def drain(self, node: Ref) -> Node:
         """Place nothing new on a node, and move what runs there away after saving it."""
         return self._act(node, "drain")
+
+    def set_rack(self, node: Ref, rack: str | None) -> Node:
+        """Say in which rack a node stands, so that gangs keep together; needs an admin key."""
+        headers = {"Content-Type": "application/merge-patch+json"}
+        body = body_of({"rack": rack})
+        call = Call(method="PATCH", path=path_to("nodes", node), headers=headers, body=body)
+        return Node.parse(self._transport.send(call).json())
 
     def _act(self, node: Ref, action: str) -> Node:
         return Node.parse(self._transport.post(path_to("nodes", node, action)).json())

@@ -99,7 +99,7 @@ class Jobs:
         return _parse_job(self._transport.send(Call(method="GET", path=path_to("jobs", job))))
 
     def update(self, job: Ref, *, if_match: str | None = None, **changes: Any) -> Job:
-        """Change fields of a job that may change: name, priority, labels.
+        """Change fields of a job that may change: name, priority, labels, queue, limits.
 
         A `Job` is changed only if it is still as it was read; an id, or `if_match="*"`, is
         changed whatever it is now.

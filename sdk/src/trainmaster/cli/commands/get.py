@@ -37,6 +37,11 @@ def command(session: Session, job: str) -> None:
         "attempt": ""
         if found.attempt is None
         else f"{found.attempt.number} ({found.attempt.id}) on {', '.join(found.attempt.nodes)}",
+        "waits": ", ".join(found.waits_for),
+        "starts": ""
+        if found.reservation is None or found.reservation.start_at is None
+        else f"at the latest {found.reservation.start_at:%Y-%m-%d %H:%M} UTC",
+        "moved": f"{found.evictions} times made room for others" if found.evictions else "",
         "created": f"{format_age(found.created_at)} ago",
         "labels": ", ".join(f"{name}:{value}" for name, value in found.labels.items()),
     }

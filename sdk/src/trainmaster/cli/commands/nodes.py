@@ -29,6 +29,9 @@ def command(session: Session) -> None:
         for each in found
     ]
     session.print_table(["NAME", "ID", "POOL", "STATE", "CPUS", "MEMORY", "GPUS"], rows)
+    for each in found:
+        if each.quarantine is not None:
+            session.say(f"{clean_cell(each.name)}: {clean_cell(each.quarantine.message)}")
     if not found:
         session.say("no nodes; on each machine that shall train: python -m api node")
 
