@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
@@ -170,7 +171,16 @@ class JobReader:
             queue=row.queue,
             priority=row.priority,
             pool=row.pool,
-            shape=self._shape(row),
+            shape=_make_shape(
+                row.num_workers,
+                row.request_gpus,
+                row.request_cpu_milli,
+                row.request_memory_mib,
+                tuple(row.request_gpu_models or ()),
+                row.request_gpu_memory_mib or 0,
+                may_spread=row.may_spread,
+                pool_has_gpus=row.pool in self._gpu_pools,
+            ),
             is_preemptible=row.is_preemptible is not False,
             is_held=row.is_held,
             not_before_ms=0 if row.not_before_at is None else ceil_ms(row.not_before_at),
@@ -192,20 +202,6 @@ class JobReader:
             remaining_ms=None if held is None else held.remaining_ms,
             measured_ms=0 if held is None else held.measured_ms,
             stop_reason=row.stop_reason,
-        )
-
-    def _shape(self, row: _Row) -> Shape:
-        request = ResourceRequest(
-            gpus=row.request_gpus,
-            cpus=None if row.request_cpu_milli is None else row.request_cpu_milli / 1000,
-            memory_gib=None if row.request_memory_mib is None else row.request_memory_mib / 1024,
-        )
-        return Shape(
-            num_workers=row.num_workers,
-            per_worker=resolve_request(request, pool_has_gpus=row.pool in self._gpu_pools),
-            gpu_models=tuple(row.request_gpu_models or ()),
-            gpu_memory_mib=row.request_gpu_memory_mib or 0,
-            may_spread=row.may_spread,
         )
 
     def _read_held(self, chosen: ColumnElement[bool]) -> dict[str, _Held]:
@@ -277,6 +273,33 @@ def floor_ms(instant: datetime) -> int:
 def ceil_ms(instant: datetime) -> int:
     """Return milliseconds since the epoch, rounded up: not before means not a moment before."""
     return -(-round(instant.timestamp() * 1_000_000) // 1000)
+
+
+@functools.lru_cache(maxsize=10_000)
+def _make_shape(
+    num_workers: int,
+    gpus: int | None,
+    cpu_milli: int | None,
+    memory_mib: int | None,
+    gpu_models: tuple[str, ...],
+    gpu_memory_mib: int,
+    *,
+    may_spread: bool,
+    pool_has_gpus: bool,
+) -> Shape:
+    """Return what a gang needs; jobs by the thousand need the same."""
+    request = ResourceRequest(
+        gpus=gpus,
+        cpus=None if cpu_milli is None else cpu_milli / 1000,
+        memory_gib=None if memory_mib is None else memory_mib / 1024,
+    )
+    return Shape(
+        num_workers=num_workers,
+        per_worker=resolve_request(request, pool_has_gpus=pool_has_gpus),
+        gpu_models=gpu_models,
+        gpu_memory_mib=gpu_memory_mib,
+        may_spread=may_spread,
+    )
 
 
 def _share(node_id: str, ranks: Sequence[Mapping[str, Any]]) -> NodeShare:
