@@ -79,8 +79,7 @@ def end_attempt(session: Session, attempt: Attempt, end: AttemptEnd, *, now: dat
     advance_attempt(attempt, AttemptEvent.LOST if end.outcome == "lost" else AttemptEvent.EXITED)
     attempt.reason, attempt.message, attempt.ended_at = end.reason, end.message, now
     _count_use(session, job, attempt, verdict, now=now)
-    if end.is_infrastructure:
-        note_faults(session, attempt, end, now=now)
+    quarantined = note_faults(session, attempt, end, now=now) if end.is_infrastructure else ()
     release_slots(session, attempt)
     job.user_failures, job.infra_failures = verdict.user_failures, verdict.infra_failures
     job.not_before_at = job.not_before_reason = None
@@ -88,6 +87,8 @@ def end_attempt(session: Session, attempt: Attempt, end: AttemptEnd, *, now: dat
         job.not_before_at = now + timedelta(seconds=verdict.delay_seconds)
         job.not_before_reason = Reason.RETRY_BACKOFF
     data = _end_data(attempt, end)
+    if quarantined:
+        data["quarantined_nodes"] = list(quarantined)
     # Only a code that has ended passes through finalizing; a lost one never said that it had.
     if (
         verdict.event in _CODE_ENDS

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from datetime import datetime
 
-import structlog
 from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
@@ -14,14 +14,18 @@ from scheduler.core.quarantine import BLAMED_REASONS, WINDOW, Fault, decide_quar
 from scheduler.core.reasons import Reason
 from scheduler.core.retry import AttemptEnd
 
-log = structlog.get_logger()
 
-
-def note_faults(session: Session, attempt: Attempt, end: AttemptEnd, *, now: datetime) -> None:
+def note_faults(
+    session: Session, attempt: Attempt, end: AttemptEnd, *, now: datetime
+) -> Sequence[str]:
     """Put the end of an attempt down to the nodes that had the fault, and quarantine them if due.
 
     Nodes that only stopped because another one had failed are not blamed.
+
+    Returns:
+        The nodes that are in quarantine from now on, or for longer than before.
     """
+    quarantined = []
     parts = session.scalars(
         select(AttemptNode)
         .where(AttemptNode.attempt_id == attempt.id)
@@ -41,7 +45,9 @@ def note_faults(session: Session, attempt: Attempt, end: AttemptEnd, *, now: dat
             )
         )
         session.flush()
-        _quarantine_if_due(session, part.node_id, now=now)
+        if _quarantine_if_due(session, part.node_id, now=now):
+            quarantined.append(part.node_id)
+    return quarantined
 
 
 def forget_faults(session: Session, node: Node) -> None:
@@ -61,7 +67,7 @@ def _fault_of(part: AttemptNode, end: AttemptEnd, now: datetime) -> str | None:
     return said if part.outcome == "failed" and said in BLAMED_REASONS else None
 
 
-def _quarantine_if_due(session: Session, node_id: str, *, now: datetime) -> None:
+def _quarantine_if_due(session: Session, node_id: str, *, now: datetime) -> bool:
     rows = session.execute(
         select(NodeFault.job_id, NodeFault.reason, NodeFault.at).where(
             NodeFault.node_id == node_id, NodeFault.at > now - WINDOW
@@ -70,11 +76,11 @@ def _quarantine_if_due(session: Session, node_id: str, *, now: datetime) -> None
     faults = [Fault(job_id=row.job_id, reason=row.reason, at=row.at) for row in rows]
     quarantine = decide_quarantine(faults, now=now)
     if quarantine is None:
-        return
+        return False
     session.execute(
         update(Node)
         .where(Node.id == node_id)
         .values(quarantined_until=quarantine.until, quarantine_message=quarantine.message)
         .execution_options(synchronize_session=False)
     )
-    log.warning("node quarantined", node_id=node_id, until=quarantine.until.isoformat())
+    return True

@@ -9,6 +9,7 @@ import pytest
 from sqlalchemy import select
 
 from models import (
+    Event,
     JobDependency,
     Node,
     NodeFault,
@@ -290,16 +291,18 @@ class TestQuarantine:
 
     def test_three_failures_of_two_jobs(self, world: World) -> None:
         node_id = world.add_node("n0", cpus=8, gpus=2)
-        for number in range(3):
+        for _ in range(3):
             assert world.node(node_id).quarantined_until is None
             job_id = _run(world)
             self._fail(world, job_id)
             world.change_job(job_id, is_held=True, reason=Reason.HELD_BY_USER)
-            assert number < 3
 
         node = world.node(node_id)
         assert node.quarantined_until == world.now + HOUR
         assert "failed 3 times" in (node.quarantine_message or "")
+        with world.database.read() as session:
+            told = [event.data.get("quarantined_nodes") for event in session.scalars(select(Event))]
+        assert [node_ids for node_ids in told if node_ids] == [[node_id]]
 
         with world.database.write() as session:
             forget_faults(session, session.get_one(Node, node_id))
