@@ -18,7 +18,7 @@ from api.storage import LocalStorage
 from api.visibility import get_visible_job
 from models import Checkpoint, CheckpointState, Database, Job, JobDependency
 from models.queries.jobs import record_event
-from models.queries.quotas import read_priority_max
+from models.queries.quotas import read_caps
 from scheduler.core.errors import Conflict, IllegalTransition, Invalid, InvalidSpec, Problem
 from scheduler.core.spec import content_hash, read_spec
 from scheduler.core.spec_rules import World, check_spec
@@ -86,7 +86,7 @@ def edit_job(
 def _check_priority(session: Session, caller: Caller, job: Job, priority: int) -> None:
     if job.is_terminal:
         raise IllegalTransition(job.id, job.state, "a change of priority", ["a job that waits"])
-    priority_max = read_priority_max(session, job.project_id, job.created_by)
+    priority_max = read_caps(session, job.project_id, job.created_by).priority_max
     if priority > max(priority_max, job.priority) and not caller.is_admin:
         message = f"the quota allows {priority_max} at most: ask for less, or ask an admin"
         raise Invalid(message, problems=[Problem("/priority", "priority_too_high", message)])

@@ -19,7 +19,7 @@ from api.recipes.config_rules import check_config
 from api.suggest import did_you_mean
 from scheduler.core.errors import Problem
 from scheduler.core.spec import JobSpec, read_spec
-from scheduler.core.spec_rules import World, check_spec, settle_queue
+from scheduler.core.spec_rules import World, check_spec, count_gpus, settle_queue
 
 # Problems that may follow from the bad shape of another field.
 _CONSEQUENCES: Mapping[str, frozenset[str]] = {
@@ -42,6 +42,7 @@ class Submission:
     Attributes:
         document: the whole spec with defaults, of the fields whose shape is good.
         problems: everything wrong with it; empty when it may be submitted.
+        num_gpus: of the whole gang, as far as the pool is known.
         is_project_given: whether it names a project; else it goes to the caller's own.
     """
 
@@ -49,6 +50,7 @@ class Submission:
     document: dict[str, Any]
     problems: tuple[Problem, ...]
     is_project_given: bool
+    num_gpus: int
 
 
 def read_submission(
@@ -80,6 +82,7 @@ def read_submission(
         document=whole,
         problems=(*shape_problems, *kept),
         is_project_given="project" in model.model_fields_set,
+        num_gpus=count_gpus(spec, world),
     )
 
 

@@ -20,7 +20,7 @@ from api.jobs.submission import Submission, read_submission
 from api.problems import pointer_of
 from models import Checkpoint, CheckpointState, File, Job, Project, new_id
 from models.queries.jobs import add_dependencies, add_job
-from models.queries.quotas import read_priority_max
+from models.queries.quotas import read_caps
 from scheduler.core.errors import InvalidSpec, Problem
 from scheduler.core.reasons import Reason
 from scheduler.core.resources import gib_to_mib
@@ -126,7 +126,7 @@ def _resolve(session: Session, caller: Caller, submission: Submission) -> _Refer
     problems.extend(_missing_files(session, spec, project_id))
     states = _read_states(session, spec, project_id)
     problems.extend(_bad_dependencies(spec, states))
-    problems.extend(_beyond_quota(session, spec, project_id, caller))
+    problems.extend(_beyond_quota(session, submission, project_id, caller))
     parent_job_id = None
     if spec.resume_from is not None:
         checkpoint = session.get(Checkpoint, spec.resume_from)
@@ -193,13 +193,23 @@ def _bad_dependencies(spec: JobSpec, states: Mapping[str, JobState]) -> list[Pro
 
 
 def _beyond_quota(
-    session: Session, spec: JobSpec, project_id: str, caller: Caller
+    session: Session, submission: Submission, project_id: str, caller: Caller
 ) -> list[Problem]:
-    priority_max = read_priority_max(session, project_id, caller.key_id)
-    if spec.priority <= priority_max:
-        return []
-    message = f"the quota allows {priority_max} at most: ask for less, or have an admin raise it"
-    return [Problem("/priority", "priority_too_high", message)]
+    """Return what no waiting would bring: more than the quota allows at any time."""
+    caps = read_caps(session, project_id, caller.key_id)
+    problems = []
+    if submission.spec.priority > caps.priority_max:
+        message = (
+            f"the quota allows {caps.priority_max} at most: ask for less, or have an admin raise it"
+        )
+        problems.append(Problem("/priority", "priority_too_high", message))
+    if caps.limit_gpus is not None and submission.num_gpus > caps.limit_gpus:
+        message = (
+            f"the job takes {submission.num_gpus} GPUs, the quota allows {caps.limit_gpus} at "
+            "once: use fewer workers, or have an admin raise it"
+        )
+        problems.append(Problem("/workers", "beyond_quota", message))
+    return problems
 
 
 def _may_resume(checkpoint: Checkpoint, project_id: str) -> bool:

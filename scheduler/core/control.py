@@ -53,6 +53,8 @@ Effect = Now | AskStop | SetHold | Already
 _S = JobState
 _WAITING = frozenset({_S.PENDING, _S.QUEUED})
 _ACTIVE = frozenset({_S.STARTING, _S.RUNNING})
+_GOES_ON = frozenset({Reason.PREEMPTING, Reason.MIGRATING, Reason.NODE_DRAINING})
+"""Stops after which a job goes on by itself."""
 
 
 def decide_action(job_id: str, state: JobState, stop_reason: str | None, action: Action) -> Effect:
@@ -70,7 +72,7 @@ def decide_action(job_id: str, state: JobState, stop_reason: str | None, action:
         case Action.PAUSE:
             return _pause(job_id, state, stop_reason)
         case Action.RESUME:
-            return _resume(job_id, state)
+            return _resume(job_id, state, stop_reason)
         case Action.HOLD | Action.RELEASE:
             if state not in _WAITING:
                 raise _refusal(job_id, state, action, _WAITING)
@@ -94,15 +96,15 @@ def _pause(job_id: str, state: JobState, stop_reason: str | None) -> Effect:
         return Already()
     if state in _WAITING:
         return Now(event=JobEvent.PAUSED, reason=Reason.PAUSED_BY_USER)
-    if state in _ACTIVE:
+    if state in _ACTIVE or stop_reason in _GOES_ON:
         return AskStop(reason=Reason.PAUSE_REQUESTED)
     raise _refusal(job_id, state, Action.PAUSE, _WAITING | _ACTIVE)
 
 
-def _resume(job_id: str, state: JobState) -> Effect:
+def _resume(job_id: str, state: JobState, stop_reason: str | None) -> Effect:
     if state is _S.PAUSED:
         return Now(event=JobEvent.RESUMED, reason=Reason.RESUMED)
-    if state in _WAITING | _ACTIVE:
+    if state in _WAITING | _ACTIVE or stop_reason in _GOES_ON:
         return Already()
     raise _refusal(job_id, state, Action.RESUME, {_S.PAUSED})
 

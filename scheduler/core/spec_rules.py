@@ -81,6 +81,13 @@ def settle_queue(spec: JobSpec, world: World) -> JobSpec:
     return spec
 
 
+def count_gpus(spec: JobSpec, world: World) -> int:
+    """Return how many GPUs the gang takes in its pool; 0 in a pool that is unknown."""
+    pool = world.pools.get(spec.pool, PoolView())
+    wanted = resolve_request(spec.resources, pool_has_gpus=pool.has_gpus)
+    return spec.num_workers * wanted.num_gpus
+
+
 def check_spec(spec: JobSpec, world: World) -> tuple[Problem, ...]:
     """Return everything that is wrong with `spec`, in the order of its fields."""
     return tuple(

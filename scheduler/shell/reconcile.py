@@ -16,7 +16,6 @@ from models.queries.attempts import ask_stop, end_attempt
 from models.queries.jobs import advance_job
 from scheduler.core.reasons import Reason
 from scheduler.core.retry import AttemptEnd
-from scheduler.core.spec import read_spec
 from scheduler.core.states import JobEvent, JobState
 from scheduler.shell.budgets import stop_spent_jobs
 
@@ -71,20 +70,24 @@ def _close_silent_attempts(session: Session, *, now: datetime) -> None:
 
 
 def _stop_overdue_jobs(session: Session, *, now: datetime) -> None:
+    wall_seconds = Job.spec[("limits", "wall_seconds")].as_integer()
     statement = (
-        select(Job, Attempt.started_at)
+        select(Job.id, Attempt.started_at, Job.deadline_served_ms, wall_seconds)
         .join(Attempt, Attempt.job_id == Job.id)
         .where(
-            Attempt.ended_at.is_(None), Job.state.in_(_STOPPABLE), Attempt.started_at.is_not(None)
+            Attempt.ended_at.is_(None),
+            Job.state.in_(_STOPPABLE),
+            Attempt.started_at.is_not(None),
+            wall_seconds.is_not(None),
         )
     )
-    for job, started_at in session.execute(statement).all():
-        wall_seconds = read_spec(job.spec).limits.wall_seconds
-        if started_at is None or wall_seconds is None:
+    for job_id, started_at, served_ms, limit_s in session.execute(statement).all():
+        if started_at is None:
             continue
         # Attempts that the service has cut short are part of the same run: see decision 0014.
-        served = timedelta(milliseconds=job.deadline_served_ms)
-        if served + (now - started_at) > timedelta(seconds=wall_seconds):
+        ran = timedelta(milliseconds=served_ms) + (now - started_at)
+        if ran > timedelta(seconds=limit_s):
+            job = session.get_one(Job, job_id)
             ask_stop(session, job, reason=Reason.DEADLINE_REACHED, now=now)
 
 

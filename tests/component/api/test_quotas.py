@@ -180,6 +180,20 @@ class TestQuotas:
         (error,) = refused.json()["errors"]
         assert (error["pointer"], error["code"]) == ("/priority", "priority_too_high")
 
+    def test_a_gang_larger_than_the_limit_would_wait_for_ever(self, app_client: AppClient) -> None:
+        with app_client.database.write() as session:
+            capacity = {"cpu_milli": 8000, "memory_mib": 8192, "gpus": TWO_GPUS}
+            add_node(session, capacity=capacity)
+        _make(app_client, limit_gpus=1)
+
+        refused = app_client.post("/v1/jobs", json=ON_GPUS)
+        by_default = app_client.post("/v1/jobs", json=job_document(workers=2))
+        accepted = app_client.post("/v1/jobs", json=job_document(workers=1))
+
+        assert [one.status_code for one in (refused, by_default, accepted)] == [422, 422, 201]
+        (error,) = refused.json()["errors"]
+        assert (error["pointer"], error["code"]) == ("/workers", "beyond_quota")
+
     def test_a_member_cannot_raise_a_priority_above_it_later(self, app_client: AppClient) -> None:
         member = app_client.with_key(app_client.make_key())
         _make(app_client, priority_max=60)

@@ -49,3 +49,17 @@ def test_a_cancel_overrules_a_pause_but_not_the_other_way_round() -> None:
     assert decide_action("j", stopping, Reason.PAUSE_REQUESTED, Action.CANCEL) == CANCEL
     with pytest.raises(IllegalTransition):
         decide_action("j", stopping, Reason.CANCEL_REQUESTED, Action.PAUSE)
+
+
+@pytest.mark.parametrize("stop_reason", [Reason.PREEMPTING, Reason.MIGRATING, Reason.NODE_DRAINING])
+def test_a_job_that_makes_room_may_be_paused_and_needs_no_resume(stop_reason: Reason) -> None:
+    stopping = JobState.STOPPING
+
+    assert decide_action("j", stopping, stop_reason, Action.PAUSE) == PAUSE
+    assert decide_action("j", stopping, stop_reason, Action.RESUME) == SAME
+
+
+@pytest.mark.parametrize("stop_reason", [Reason.DEADLINE_REACHED, Reason.BUDGET_REACHED])
+def test_a_pause_is_no_way_around_a_limit(stop_reason: Reason) -> None:
+    with pytest.raises(IllegalTransition):
+        decide_action("j", JobState.STOPPING, stop_reason, Action.PAUSE)
