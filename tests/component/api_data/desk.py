@@ -16,7 +16,7 @@ from api.app import create_app
 from api.auth.tokens import hash_secret, new_api_key
 from api.config import ApiConfig, Timers
 from api.storage import LocalStorage
-from models import ApiKey, Database, Pool, Project, Role
+from models import ApiKey, Database, Pool, Project, Queue, Role
 from scheduler.core.spec import JobSpec
 from tests.worlds import World
 
@@ -45,6 +45,8 @@ class Desk:
         self.world = World(database, now=datetime.now(UTC))
         with database.write() as session:
             session.add(Pool(name="default", created_at=self.world.now))
+            session.flush()
+            session.add(Queue(name="default", pool="default", created_at=self.world.now))
         self.admin = self.add_project("default", Role.ADMIN)
 
     def add_project(self, name: str, role: Role = Role.MEMBER) -> dict[str, str]:
