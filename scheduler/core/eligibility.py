@@ -32,18 +32,23 @@ def find_hold(
 
 
 def find_cap(job: JobView, tenants: Tenants) -> tuple[str, str] | None:
-    """Return which quota or budget the job would break if it started now, or None."""
+    """Return which quota or budget the job would break if it started now, or None.
+
+    What is kept for jobs that are about to start counts as if they had.
+    """
     num_gpus = job.shape.num_gpus
     if not num_gpus:
         return None
     project = tenants.get(job.project)
-    found = _check(project, num_gpus, f"project {job.project}")
+    num_own = 0 if job.claim is None or job.placement is not None else num_gpus
+    found = _check(project, num_gpus, num_own, f"project {job.project}")
     if found is None and job.user:
-        found = _check(tenants.get(job.project, job.user), num_gpus, f"user {job.user}")
+        user = tenants.get(job.project, job.user)
+        found = _check(user, num_gpus, num_own, f"user {job.user}")
     return found
 
 
-def _check(tenant: Tenant, num_gpus: int, name: str) -> tuple[str, str] | None:
+def _check(tenant: Tenant, num_gpus: int, num_own: int, name: str) -> tuple[str, str] | None:
     quota = tenant.quota
     if quota.budget_gpu_ms is not None and quota.spent_gpu_ms >= quota.budget_gpu_ms:
         message = (
@@ -54,9 +59,10 @@ def _check(tenant: Tenant, num_gpus: int, name: str) -> tuple[str, str] | None:
     limit = quota.limit_gpus
     if not quota.may_borrow and (limit is None or limit > quota.guaranteed_gpus):
         limit = quota.guaranteed_gpus
-    if limit is not None and tenant.num_gpus + num_gpus > limit:
+    num_used = tenant.num_gpus + tenant.num_kept - num_own
+    if limit is not None and num_used + num_gpus > limit:
         message = (
-            f"{name} may use {limit} GPUs at once and uses {tenant.num_gpus}, this job needs "
+            f"{name} may use {limit} GPUs at once and uses {num_used}, this job needs "
             f"{num_gpus}: it starts when others of its jobs have ended"
         )
         if num_gpus > limit:

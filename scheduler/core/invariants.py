@@ -13,8 +13,8 @@ def check(state: State) -> None:
     """Fail with the fact if the state contradicts itself.
 
     Raises:
-        AssertionError: two jobs hold one GPU, a gang is not whole, a node is overfull, a line
-            and the jobs disagree, or a quota is broken.
+        AssertionError: two jobs hold one GPU, a gang is not whole, what is free on a node, a line
+            or a quota disagrees with the jobs.
     """
     _check_places(state)
     _check_lines(state)
@@ -48,9 +48,10 @@ def _check_places(state: State) -> None:
         node = state.nodes.by_id.get(node_id)
         if node is not None:
             room = node.view.capacity
-            assert cpu_milli <= room.cpu_milli, f"{node_id} has given more CPUs than it has"
-            assert memory_mib <= room.memory_mib, f"{node_id} has given more memory than it has"
+            # Less than nothing is free on a node that has become smaller under its jobs.
             assert node.free_cpu_milli == room.cpu_milli - cpu_milli, f"{node_id}: CPUs drifted"
+            left_mib = room.memory_mib - memory_mib
+            assert node.free_memory_mib == left_mib, f"{node_id}: memory drifted"
             taken = {index for held_id, index in {*held, *kept} if held_id == node_id}
             free = len(set(node.view.gpu_indices) - taken)
             assert node.free_gpus == free, f"{node_id}: free GPUs drifted"
@@ -75,13 +76,14 @@ def _check_lines(state: State) -> None:
 
 
 def _check_quotas(state: State) -> None:
-    totals: dict[tuple[str, str], int] = {}
+    totals: dict[tuple[str, str], list[int]] = {key: [0, 0] for key in state.tenants.by_key}
     for entry in state.jobs.values():
         view = entry.view
-        if view.placement is None:
+        if view.placement is None and view.claim is None:
             continue
         for key in {(view.project, ""), (view.project, view.user)}:
-            totals[key] = totals.get(key, 0) + view.shape.num_gpus
-    for (project, user), num_gpus in totals.items():
+            totals.setdefault(key, [0, 0])[view.placement is None] += view.shape.num_gpus
+    for (project, user), (num_gpus, num_kept) in totals.items():
         tenant = state.tenants.get(project, user)
         assert tenant.num_gpus == num_gpus, f"{project}/{user}: GPUs in use drifted"
+        assert tenant.num_kept == num_kept, f"{project}/{user}: GPUs kept drifted"

@@ -124,14 +124,14 @@ class Pass:
         self._state.unjudged.pop(view.job_id, None)
 
     def _serve_claims(self) -> None:
-        """Start those whose places have been emptied; give up places that have gone."""
+        """Start those whose places have been emptied; give up what has gone or is not allowed."""
         state = self._state
         for job_id in sorted(state.claimants):
             entry = state.jobs[job_id]
             claim = entry.view.claim
             if claim is None or not entry.view.is_waiting:
                 continue
-            if not self._stands(claim):
+            if not self._stands(claim) or find_cap(entry.view, state.tenants) is not None:
                 self._keep(entry, None)
             elif self._is_empty(entry, claim):
                 self._start(entry, claim.placement)
@@ -139,7 +139,9 @@ class Pass:
     def _stands(self, claim: Claim) -> bool:
         nodes = self._state.nodes.by_id
         return all(
-            (node := nodes.get(share.node_id)) is not None and node.view.is_schedulable
+            (node := nodes.get(share.node_id)) is not None
+            and node.view.is_schedulable
+            and all(index in node.position for index in share.gpu_indices)
             for share in claim.placement.shares
         )
 

@@ -10,7 +10,15 @@ import heapq
 from bisect import bisect_left, insort
 from collections.abc import Iterable
 
-from scheduler.core.cluster import ClusterView, JobView, NodeView, QueueView, Reservation
+from scheduler.core.cluster import (
+    ClusterView,
+    JobView,
+    NodeView,
+    QueueView,
+    QuotaView,
+    Reservation,
+    UsageView,
+)
 from scheduler.core.deltas import (
     Delta,
     JobGone,
@@ -29,6 +37,7 @@ from scheduler.core.states import JobState
 from scheduler.core.tenants import Tenants
 
 _WAITING = frozenset({JobState.PENDING, JobState.QUEUED})
+_GONE_MAX = 10_000
 LEAVING = frozenset({Reason.PREEMPTING, Reason.MIGRATING})
 
 
@@ -65,20 +74,23 @@ class State:
         self.looked_ms: dict[str, int] = {}
         self.is_checked = False
         self._seen: dict[str, int] = {}
+        self._gone: dict[str, int] = {}  # the versions of the last that went, oldest first
         self._timers: list[tuple[int, str]] = []
         self._listed: set[str] = set()
-        self._usage = self._quotas = ()  # type: ignore[var-annotated]  # set by _set_rules
+        self._usage: tuple[UsageView, ...] = ()
+        self._quotas: tuple[QuotaView, ...] = ()
 
     def apply(self, delta: Delta, now_ms: int) -> None:
         """Take in one delta."""
         match delta:
             case JobSeen():
-                if delta.job.version >= self._seen.get(delta.job.job_id, -1):
-                    self._seen[delta.job.job_id] = delta.job.version
-                    self.put_job(delta.job, now_ms)
+                job = delta.job
+                if job.version >= self._seen.get(job.job_id, self._gone.get(job.job_id, -1)):
+                    self._seen[job.job_id] = job.version
+                    self.put_job(job, now_ms)
             case JobGone():
                 if delta.version >= self._seen.get(delta.job_id, -1):
-                    self._seen.pop(delta.job_id, None)
+                    self._bury(delta.job_id, delta.version)
                     self.remove_job(delta.job_id, now_ms)
             case NodeSeen():
                 self._put_node(delta.node)
@@ -112,6 +124,8 @@ class State:
             self.claimants[view.job_id] = None
             for share in view.claim.placement.shares:
                 self.nodes.take(view.job_id, share, view.shape.per_worker, is_claim=True)
+            if view.placement is None:
+                self.tenants.keep(view.project, view.user, view.shape.num_gpus)
             self.set_timer(view.claim.until_ms, view.job_id)
         if view.reservation is not None:
             self.reservations[view.job_id] = view.reservation
@@ -138,6 +152,7 @@ class State:
         if view.placement is None:
             self.unlist(entry)
             if view.claim is not None:
+                self.tenants.keep(view.project, view.user, -view.shape.num_gpus)
                 self.lines.wake_pool(view.pool)
             return
         self._remove_running(entry, now_ms)
@@ -239,6 +254,14 @@ class State:
             queues=tuple(self.queues[key] for key in sorted(self.queues)),
         )
 
+    def _bury(self, job_id: str, version: int) -> None:
+        """Remember for a while that a job has gone: news of it that are late do not revive it."""
+        self._seen.pop(job_id, None)
+        self._gone.pop(job_id, None)
+        self._gone[job_id] = version
+        if len(self._gone) > _GONE_MAX:
+            del self._gone[next(iter(self._gone))]
+
     def _update(self, entry: Entry, view: JobView, now_ms: int) -> bool:
         """Take in what frees and claims nothing; False when more than that has changed."""
         if not _holds_the_same(entry.view, view):
@@ -304,14 +327,15 @@ class State:
         if old is not None and old.view == view:
             return
         self.nodes.put(view)
-        if old is not None and (old.residents or old.num_claims):
+        # One that comes back, or is seen after its jobs, is not empty either.
+        if old is None or old.residents or old.num_claims:
             self._reseat(view.node_id)
         self._capacity = None
         self.full.clear()
         self.lines.wake_all()
 
     def _reseat(self, node_id: str) -> None:
-        """Give everybody on a node that has changed their places again."""
+        """Give everybody on a node that has come or changed their places again."""
         for entry in self.jobs.values():
             view = entry.view
             held = () if view.placement is None else view.placement.shares

@@ -27,16 +27,27 @@ class Tenant:
     Attributes:
         size: what its jobs hold now, in thousandths of a GPU.
         num_gpus: GPUs that its jobs hold now, for quotas.
+        num_kept: GPUs that are kept for jobs of it that wait.
         num_waiting: jobs of it that could start.
         overshare: what its keys pay now, in 1/1024 octaves.
     """
 
-    __slots__ = ("as_of_ms", "num_gpus", "num_waiting", "overshare", "quota", "size", "usage")
+    __slots__ = (
+        "as_of_ms",
+        "num_gpus",
+        "num_kept",
+        "num_waiting",
+        "overshare",
+        "quota",
+        "size",
+        "usage",
+    )
 
     def __init__(self, quota: QuotaView) -> None:
         self.quota = quota
         self.size = 0
         self.num_gpus = 0
+        self.num_kept = 0
         self.num_waiting = 0
         self.overshare = 0
         self.usage = 0  # thousandths of a GPU × ms, decayed up to as_of_ms
@@ -89,6 +100,11 @@ class Tenants:
             tenant.accrue(now_ms, self._policy.half_life_ms)
             tenant.size += size
             tenant.num_gpus += num_gpus
+
+    def keep(self, project: str, user: str, num_gpus: int) -> None:
+        """Note that GPUs are kept for waiting jobs of a user, or with a negative number no more."""
+        for tenant in self._both(project, user):
+            tenant.num_kept += num_gpus
 
     def wait(self, project: str, user: str, count: int) -> None:
         """Note that jobs of a user have begun to wait, or with a negative number have ended to."""
