@@ -29,6 +29,16 @@ def count_octaves(value: int) -> int:
     return exponent * OCTAVE + fraction
 
 
+def scale(value: int, octaves: int) -> int:
+    """Return `value` times 2 to the power of `octaves` / 1024, rounded down.
+
+    Between powers of two a straight line, which is at most 6 % too high.
+    """
+    whole, part = divmod(octaves, OCTAVE)
+    scaled = value * (OCTAVE + part) // OCTAVE
+    return scaled << whole if whole >= 0 else scaled >> -whole
+
+
 def halve(value: int, elapsed_ms: int, half_life_ms: int) -> int:
     """Return `value` after `elapsed_ms` of exponential decay, rounded down.
 

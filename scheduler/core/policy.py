@@ -28,6 +28,7 @@ class Policy:
             that is wrong by 40 % does not evict.
         patience_ppm: a job evicts only when it has waited this part of its own estimate. Places
             come free by themselves often enough that a short wait saves most evictions.
+        patience_min_ms: but at least as long as an eviction costs its victim.
         patience_base: each eviction that a victim has suffered multiplies that wait, so that the
             budget of a long job lasts for its life.
         evictions_max: budget of a job: after so many it runs to its end.
@@ -48,6 +49,7 @@ class Policy:
     ageing_ms: int = 40 * DAY_MS
     margin: int = OCTAVE // 2
     patience_ppm: int = 5_000
+    patience_min_ms: int = 60 * SECOND_MS
     patience_base: int = 2
     evictions_max: int = 6
     exempt_ms: int = 0

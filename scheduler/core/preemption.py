@@ -18,6 +18,7 @@ from itertools import islice
 from scheduler.core.cluster import NodeShare, Placement, Shape
 from scheduler.core.lines import Entry
 from scheduler.core.nodes import Group, Node
+from scheduler.core.octaves import OCTAVE, scale
 from scheduler.core.placement import count_per_node, find_homes, split
 from scheduler.core.policy import Policy
 from scheduler.core.ranks import Rank, outranks, rank_running
@@ -49,14 +50,14 @@ class Patience:
 
 
 _NEITHER = (False, False)
-_GAP_BITS = 17
-_GAP_MAX = (1 << _GAP_BITS) - 1
+_GAP_BITS = 16  # so that halving loses nothing that matters
+_GAP_MAX = 20 * OCTAVE
 
 
 def price_wait(entry: Entry, evictions: int, policy: Policy) -> int:
     """Return how long a job waits before it may evict one that was evicted so often, in ms."""
     price_ms = entry.estimate.wall_ms * policy.patience_ppm // 1_000_000
-    return int(price_ms * policy.patience_base**evictions)
+    return int(max(price_ms, policy.patience_min_ms) * policy.patience_base**evictions)
 
 
 def count_affordable(entry: Entry, now_ms: int, policy: Policy) -> int:
@@ -328,15 +329,15 @@ class Search:
     def _price(self, job_id: str) -> int:
         """What is lost if it goes: thousandths of GPU × ms, more for each earlier eviction.
 
-        Of those who lose the same the worse ranked goes: the lower bits say how much worse.
+        The further below the job it stands the less that counts: half for every two octaves.
         """
         victim = self._state.jobs[job_id]
         view = victim.view
         saved_ms = max(view.started_ms, view.saved_ms or 0)
         lost_ms = max(0, self._now_ms - saved_ms) + self._state.policy.restart_ms
         lost = victim.size * lost_ms * (1 + view.evictions)
-        gap = min(max(0, victim.key - self._entry.estimate.key), _GAP_MAX)
-        return (lost << _GAP_BITS) + _GAP_MAX - gap
+        gap = victim.key + victim.price - self._rank[2]
+        return scale(lost << _GAP_BITS, -max(0, min(gap, _GAP_MAX)) // 2)
 
     def _price_until(self, evictions: int) -> int:
         price_ms = price_wait(self._entry, evictions, self._state.policy)

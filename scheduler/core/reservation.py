@@ -18,7 +18,7 @@ from scheduler.core.placement import Allowed, count_per_node, find_homes, split
 from scheduler.core.ranks import Rank, outranks, rank_running, rank_waiting
 from scheduler.core.state import State
 
-_LOOK_MS = 60_000
+_LOOK_MS = 600_000
 
 
 class Reserver:
@@ -82,7 +82,7 @@ class Reserver:
         return mine < rank and view.claim is None
 
     def _look(self, entry: Entry, rank: Rank) -> None:
-        """Work out when the job can start, at most once a minute."""
+        """Work out when the job can start, at most every ten minutes."""
         state, job_id = self._state, entry.job_id
         looked_ms = state.looked_ms.get(job_id)
         if looked_ms is not None and looked_ms <= self._now_ms < looked_ms + _LOOK_MS:

@@ -1,0 +1,165 @@
+"""When a waiting job will start: the same core, run forward on a copy. Pure but for what it learns.
+
+The copy has every job's remaining time as ended jobs suggest it, and goes on as the service would:
+ends, starts, room made for others. What is not known is said by the interval around the point that
+comes out (`calibration`), or by giving none.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import heapq
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from scheduler.core.cluster import ClusterView, JobView
+from scheduler.core.decisions import Decision, Preempt, Start
+from scheduler.core.deltas import Delta, JobGone, JobSeen, Observed
+from scheduler.core.durations import Durations
+from scheduler.core.passing import Pass
+from scheduler.core.policy import DEFAULT_POLICY, Policy
+from scheduler.core.state import State
+from scheduler.core.states import JobState
+
+_MEDIAN_PPM = 500_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Budget:
+    """How far a forecast looks.
+
+    Attributes:
+        ends_max: how many jobs may end in the copy before it gives up.
+        passes_max: how many passes it makes at most.
+    """
+
+    ends_max: int = 2_000
+    passes_max: int = 6_000
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Unknown:
+    """No forecast, and why."""
+
+    why: str
+
+
+def find_start(
+    view: ClusterView,
+    job_id: str,
+    now_ms: int,
+    durations: Durations,
+    *,
+    policy: Policy = DEFAULT_POLICY,
+    budget: Budget | None = None,
+    part_ppm: int = _MEDIAN_PPM,
+) -> int | Unknown:
+    """Return when `job_id` starts if nothing else is submitted, in ms since the epoch."""
+    run = _Run(view, now_ms, durations, policy, part_ppm)
+    return run.find_start(job_id, budget or Budget())
+
+
+class _Run:
+    """The copy and its clock."""
+
+    def __init__(
+        self, view: ClusterView, now_ms: int, durations: Durations, policy: Policy, part_ppm: int
+    ) -> None:
+        self._now_ms = now_ms
+        self._state = State(policy, explains=False)
+        self._state.apply(Observed(view=view), now_ms)
+        self._ends: list[tuple[int, str]] = []
+        self._left_ms: dict[str, int] = {}
+        for job in view.jobs:
+            left_ms = self._find_left(job, durations, part_ppm)
+            self._left_ms[job.job_id] = left_ms
+            if job.placement is not None:
+                heapq.heappush(self._ends, (now_ms + left_ms, job.job_id))
+
+    def find_start(self, job_id: str, budget: Budget) -> int | Unknown:
+        wakeup_ms = self._settle([])
+        num_ended = 0
+        for _ in range(budget.passes_max):
+            entry = self._state.jobs.get(job_id)
+            if entry is None or entry.view.placement is not None:
+                return self._now_ms
+            instants = [self._ends[0][0]] if self._ends else []
+            if wakeup_ms is not None:
+                instants.append(wakeup_ms)
+            if not instants:
+                return Unknown(why="nothing that is known of would let it start")
+            self._now_ms = max(self._now_ms, min(instants))
+            deltas = self._end_due()
+            num_ended += len(deltas)
+            if num_ended > budget.ends_max:
+                break
+            wakeup_ms = self._settle(deltas)
+        return Unknown(why=f"more than {num_ended} jobs end before it starts")
+
+    def _find_left(self, job: JobView, durations: Durations, part_ppm: int) -> int:
+        ran_ms = 0 if job.placement is None else max(0, self._now_ms - job.started_ms)
+        if job.remaining_ms is not None:
+            return max(1, job.remaining_ms - max(0, self._now_ms - job.measured_ms))
+        if job.stop_reason is not None:
+            return job.grace_ms
+        had_ms = job.served_ms + ran_ms
+        if job.history_ms is not None and had_ms < job.history_ms:
+            return job.history_ms - had_ms
+        return durations.find_remaining(job.project, job.limit_ms, had_ms, part_ppm)
+
+    def _end_due(self) -> list[Delta]:
+        deltas: list[Delta] = []
+        while self._ends and self._ends[0][0] <= self._now_ms:
+            end_ms, job_id = heapq.heappop(self._ends)
+            entry = self._state.jobs.get(job_id)
+            if entry is None or entry.view.placement is None:
+                continue
+            due_ms = entry.view.started_ms + self._left_ms[job_id]
+            if entry.view.started_ms > self._now_ms - 1 or end_ms < min(due_ms, end_ms):
+                continue
+            deltas.append(JobGone(job_id=job_id, version=entry.view.version))
+        return deltas
+
+    def _settle(self, deltas: list[Delta]) -> int | None:
+        """Pass after pass at this instant, until nobody moves; return the next wake-up."""
+        while True:
+            for delta in deltas:
+                self._state.apply(delta, self._now_ms)
+            plan = Pass(self._state, self._now_ms).run()
+            deltas = [seen for one in plan.decisions for seen in self._follow(one)]
+            if not deltas:
+                return plan.next_wakeup_ms
+
+    def _follow(self, decision: Decision) -> list[Delta]:
+        if isinstance(decision, Start):
+            end_ms = self._now_ms + self._left_ms[decision.job_id]
+            heapq.heappush(self._ends, (end_ms, decision.job_id))
+            return []
+        if not isinstance(decision, Preempt):
+            return []
+        view = self._state.jobs[decision.job_id].view
+        ran_ms = self._now_ms - view.started_ms
+        policy = self._state.policy
+        left_ms = self._left_ms[view.job_id] - ran_ms
+        self._left_ms[view.job_id] = max(1, left_ms) + policy.restart_ms
+        self._ends = [one for one in self._ends if one[1] != view.job_id]
+        heapq.heapify(self._ends)
+        return [JobSeen(job=_stop(view, self._now_ms))]
+
+
+def _stop(view: JobView, now_ms: int) -> JobView:
+    return dataclasses.replace(
+        view,
+        version=view.version + 1,
+        state=JobState.QUEUED,
+        placement=None,
+        started_ms=0,
+        stop_reason=None,
+        remaining_ms=None,
+        served_ms=view.served_ms + max(0, now_ms - view.started_ms),
+        evictions=view.evictions + 1,
+        waiting_since_ms=now_ms,
+    )
+
+
+Ahead = Callable[[JobView], bool]
