@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from scheduler.core.cluster import ClusterView, JobView, NodeView, QuotaView, QueueView, UsageView
+from scheduler.core.cluster import ClusterView, JobView, NodeView, QueueView, QuotaView, UsageView
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -46,9 +46,7 @@ class Durations:
                 reached[at] += 1
             ended[last] += 1
 
-    def find_remaining(
-        self, project: str, limit_ms: int | None, had_ms: int, part_ppm: int
-    ) -> int:
+    def find_remaining(self, project: str, limit_ms: int | None, had_ms: int, part_ppm: int) -> int:
         """Return within how many ms `part_ppm` of the jobs that ran for `had_ms` have ended."""
         at = _find_bin(had_ms, limit_ms)
         target = _ONE * (1_000_000 - part_ppm) // 1_000_000

@@ -13,9 +13,7 @@ from scheduler.core.reasons import Reason
 from scheduler.core.tenants import Tenant, Tenants
 
 
-def find_hold(
-    job: JobView, queues: Mapping[str, QueueView], now_ms: int
-) -> tuple[str, str] | None:
+def find_hold(job: JobView, queues: Mapping[str, QueueView], now_ms: int) -> tuple[str, str] | None:
     """Return why the job may not even wait for places, with what to do, or None."""
     if job.is_held:
         return Reason.HELD_BY_USER, "held: release it to let it run"

@@ -9,15 +9,16 @@ from __future__ import annotations
 
 import dataclasses
 import heapq
-from collections.abc import Callable
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from scheduler.core.cluster import ClusterView, JobView
 from scheduler.core.decisions import Decision, Preempt, Start
 from scheduler.core.deltas import Delta, JobGone, JobSeen, Observed
 from scheduler.core.durations import Durations
+from scheduler.core.estimates import estimate, measure_size
 from scheduler.core.passing import Pass
-from scheduler.core.policy import DEFAULT_POLICY, Policy
+from scheduler.core.ranks import rank_waiting
 from scheduler.core.state import State
 from scheduler.core.states import JobState
 
@@ -45,33 +46,64 @@ class Unknown:
 
 
 def find_start(
-    view: ClusterView,
+    state: State,
+    jobs: Sequence[JobView],
     job_id: str,
     now_ms: int,
-    durations: Durations,
     *,
-    policy: Policy = DEFAULT_POLICY,
     budget: Budget | None = None,
     part_ppm: int = _MEDIAN_PPM,
 ) -> int | Unknown:
-    """Return when `job_id` starts if nothing else is submitted, in ms since the epoch."""
-    run = _Run(view, now_ms, durations, policy, part_ppm)
-    return run.find_start(job_id, budget or Budget())
+    """Return when `job_id` starts if nothing else is submitted, in ms since the epoch.
+
+    Args:
+        state: what the scheduler knows; it is not changed.
+        jobs: those of its jobs that matter (`pick_relevant`), and `job_id` as it would be.
+        part_ppm: the part of comparable jobs that has ended when a job of the copy ends.
+    """
+    return _Run(state, jobs, now_ms, part_ppm).find_start(job_id, budget or Budget())
+
+
+def pick_relevant(
+    state: State, job: JobView, now_ms: int, ahead_max: int
+) -> list[JobView] | Unknown:
+    """Return who decides when `job` starts: all who hold places, and who waits before it."""
+    size = measure_size(job.shape)
+    known = estimate(job, size, now_ms, state.policy)
+    place = (-job.priority, known.key, job.sequence, job.job_id)
+    rank = rank_waiting(place, job.shape.num_gpus, state.tenants, job.project, job.user)
+    picked, num_ahead = [], 0
+    for entry in state.jobs.values():
+        view = entry.view
+        if view.pool != job.pool or view.job_id == job.job_id:
+            continue
+        if view.placement is None and view.claim is None:
+            theirs = rank_waiting(
+                entry.place, view.shape.num_gpus, state.tenants, view.project, view.user
+            )
+            if theirs > rank or view.is_held or view.waits_for:
+                continue
+            num_ahead += 1
+            if num_ahead > ahead_max:
+                return Unknown(why=f"more than {ahead_max} jobs wait before it")
+        picked.append(view)
+    return [*picked, job]
 
 
 class _Run:
     """The copy and its clock."""
 
-    def __init__(
-        self, view: ClusterView, now_ms: int, durations: Durations, policy: Policy, part_ppm: int
-    ) -> None:
+    def __init__(self, known: State, jobs: Sequence[JobView], now_ms: int, part_ppm: int) -> None:
         self._now_ms = now_ms
-        self._state = State(policy, explains=False)
+        self._state = State(known.policy, explains=False)
+        self._state.tenants.freeze(known.tenants)
+        nodes = tuple(node.view for node in known.nodes.by_id.values())
+        view = ClusterView(nodes=nodes, jobs=tuple(jobs), quotas=known.quotas)
         self._state.apply(Observed(view=view), now_ms)
         self._ends: list[tuple[int, str]] = []
         self._left_ms: dict[str, int] = {}
-        for job in view.jobs:
-            left_ms = self._find_left(job, durations, part_ppm)
+        for job in jobs:
+            left_ms = self._find_left(job, known.durations, part_ppm)
             self._left_ms[job.job_id] = left_ms
             if job.placement is not None:
                 heapq.heappush(self._ends, (now_ms + left_ms, job.job_id))
@@ -110,14 +142,8 @@ class _Run:
     def _end_due(self) -> list[Delta]:
         deltas: list[Delta] = []
         while self._ends and self._ends[0][0] <= self._now_ms:
-            end_ms, job_id = heapq.heappop(self._ends)
-            entry = self._state.jobs.get(job_id)
-            if entry is None or entry.view.placement is None:
-                continue
-            due_ms = entry.view.started_ms + self._left_ms[job_id]
-            if entry.view.started_ms > self._now_ms - 1 or end_ms < min(due_ms, end_ms):
-                continue
-            deltas.append(JobGone(job_id=job_id, version=entry.view.version))
+            job_id = heapq.heappop(self._ends)[1]
+            deltas.append(JobGone(job_id=job_id, version=self._state.jobs[job_id].view.version))
         return deltas
 
     def _settle(self, deltas: list[Delta]) -> int | None:
@@ -160,6 +186,3 @@ def _stop(view: JobView, now_ms: int) -> JobView:
         evictions=view.evictions + 1,
         waiting_since_ms=now_ms,
     )
-
-
-Ahead = Callable[[JobView], bool]

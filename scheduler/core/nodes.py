@@ -203,12 +203,14 @@ class Group:
     Attributes:
         by_free: for each number of free GPUs the ids of the nodes that have it, sorted.
         num_free: free GPUs of all of them.
+        capacity: the most of each that any has; they may differ in CPUs and memory.
     """
 
-    __slots__ = ("by_free", "capacity", "kind", "num_free", "num_nodes", "num_open")
+    __slots__ = ("_sizes", "by_free", "capacity", "kind", "num_free", "num_nodes", "num_open")
 
     def __init__(self, view: NodeView) -> None:
         self.capacity = view.capacity
+        self._sizes: dict[tuple[int, int], int] = {}
         self.kind = _group_key(view)
         self.by_free: list[list[str]] = [[] for _ in range(len(view.gpu_indices) + 1)]
         self.num_free = 0
@@ -220,12 +222,14 @@ class Group:
         insort(self.by_free[node.free_gpus], node.view.node_id)
         self.num_open += 1
         self.num_free += node.free_gpus
+        self._count_size(node.view.capacity, 1)
 
     def discard(self, node: Node) -> None:
         """List it no longer."""
         self._drop(node.free_gpus, node.view.node_id)
         self.num_open -= 1
         self.num_free -= node.free_gpus
+        self._count_size(node.view.capacity, -1)
 
     def move(self, node: Node, was_free: int) -> None:
         """Follow a change of its free GPUs."""
@@ -242,6 +246,18 @@ class Group:
         """Yield nodes with at least `least_free` free GPUs, those with the most first."""
         for free in range(len(self.by_free) - 1, least_free - 1, -1):
             yield from self.by_free[free]
+
+    def _count_size(self, capacity: Resources, sign: int) -> None:
+        size = (capacity.cpu_milli, capacity.memory_mib)
+        count = self._sizes[size] = self._sizes.get(size, 0) + sign
+        if not count:
+            del self._sizes[size]
+        if self._sizes and (count == 0 or (sign, count) == (1, 1)):
+            self.capacity = Resources(
+                num_gpus=self.kind[0],
+                cpu_milli=max(cpu_milli for cpu_milli, _ in self._sizes),
+                memory_mib=max(memory_mib for _, memory_mib in self._sizes),
+            )
 
     def _drop(self, free: int, node_id: str) -> None:
         ids = self.by_free[free]

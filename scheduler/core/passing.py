@@ -48,7 +48,7 @@ class Pass:
         self._serve_lines()
         self._reserver.finish()
         wakeup_ms = state.find_next_timer()
-        if self._num_explained >= _EXPLAINED_MAX:
+        if state.lines.alive:
             wakeup_ms = self._now_ms + 1
         if wakeup_ms is not None:
             wakeup_ms = max(wakeup_ms, self._now_ms + 1)
@@ -266,9 +266,7 @@ class Pass:
 
     def _start(self, entry: Entry, placement: Placement) -> None:
         state, view = self._state, entry.view
-        self._decisions.append(
-            Start(job_id=view.job_id, version=view.version, placement=placement)
-        )
+        self._decisions.append(Start(job_id=view.job_id, version=view.version, placement=placement))
         after = dataclasses.replace(
             view,
             version=view.version + 1,
@@ -365,4 +363,3 @@ class Pass:
         entry.view = dataclasses.replace(
             view, version=view.version + 1, reason=reason, message=message
         )
-

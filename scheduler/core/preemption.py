@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from itertools import islice
 
-from scheduler.core.cluster import NodeShare, Placement, Shape
+from scheduler.core.cluster import NodeShare, Placement
 from scheduler.core.lines import Entry
 from scheduler.core.nodes import Group, Node
 from scheduler.core.octaves import OCTAVE, scale
@@ -72,7 +72,9 @@ def count_affordable(entry: Entry, now_ms: int, policy: Policy) -> int:
 class Search:
     """One search for room, for one job."""
 
-    def __init__(self, state: State, entry: Entry, rank: Rank, now_ms: int, *, is_due: bool) -> None:
+    def __init__(
+        self, state: State, entry: Entry, rank: Rank, now_ms: int, *, is_due: bool
+    ) -> None:
         self._state, self._entry, self._rank, self._now_ms = state, entry, rank, now_ms
         self._shape = entry.view.shape
         self._retry_ms: int | None = None
@@ -169,9 +171,7 @@ class Search:
         cost, node_id, victims, moves = best
         return self._assemble(cost, [(node_id, num_workers)], victims, moves)
 
-    def _find_on_many(
-        self, group: Group, per_node: int, whole: int, rest: int
-    ) -> Eviction | None:
+    def _find_on_many(self, group: Group, per_node: int, whole: int, rest: int) -> Eviction | None:
         priced: list[tuple[int, str]] = []
         for node in self._candidates(group, per_node):
             cost = self._price_whole(node)
@@ -264,7 +264,10 @@ class Search:
         return self._trim(chosen, free, need) if _covers(free, need) else None
 
     def _trim(
-        self, chosen: list[tuple[str, list[int], Placement | None]], free: list[int], need: list[int]
+        self,
+        chosen: list[tuple[str, list[int], Placement | None]],
+        free: list[int],
+        need: list[int],
     ) -> tuple[int, list[str], list[tuple[str, Placement]]]:
         """Spare whoever need not go, from the last chosen on."""
         kept = []

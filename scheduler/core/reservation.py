@@ -76,9 +76,7 @@ class Reserver:
     def _still_first(self, holder: Entry, rank: Rank) -> bool:
         view = holder.view
         tenants = self._state.tenants
-        mine = rank_waiting(
-            holder.place, view.shape.num_gpus, tenants, view.project, view.user
-        )
+        mine = rank_waiting(holder.place, view.shape.num_gpus, tenants, view.project, view.user)
         return mine < rank and view.claim is None
 
     def _look(self, entry: Entry, rank: Rank) -> None:
@@ -107,9 +105,7 @@ class Reserver:
     def _reserve(self, entry: Entry, reservation: Reservation | None, cause: str) -> None:
         view = entry.view
         self._decisions.append(
-            Reserve(
-                job_id=view.job_id, version=view.version, reservation=reservation, cause=cause
-            )
+            Reserve(job_id=view.job_id, version=view.version, reservation=reservation, cause=cause)
         )
         after = dataclasses.replace(view, version=view.version + 1, reservation=reservation)
         self._state.put_job(after, self._now_ms)

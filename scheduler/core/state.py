@@ -28,6 +28,7 @@ from scheduler.core.deltas import (
     Observed,
     RulesSeen,
 )
+from scheduler.core.durations import Durations
 from scheduler.core.estimates import CPU_MILLI_PER_GPU, estimate, measure_size
 from scheduler.core.lines import Entry, Line, Lines, Place
 from scheduler.core.nodes import Nodes
@@ -54,6 +55,7 @@ class State:
         full: for each pool and shape the version of the nodes at which no place was free.
         holders: per pool and tier the first job that found no place.
         looked_ms: when the guarantee of a job was last worked out.
+        durations: how long jobs that have ended took.
         is_checked: whether each pass ends with a check of the invariants.
     """
 
@@ -72,6 +74,7 @@ class State:
         self.full: dict[tuple[str, object], int] = {}
         self.holders: dict[tuple[str, int], str] = {}
         self.looked_ms: dict[str, int] = {}
+        self.durations = Durations()
         self.is_checked = False
         self._seen: dict[str, int] = {}
         self._gone: dict[str, int] = {}  # the versions of the last that went, oldest first
@@ -91,6 +94,7 @@ class State:
             case JobGone():
                 if delta.version >= self._seen.get(delta.job_id, -1):
                     self._bury(delta.job_id, delta.version)
+                    self._learn(delta.job_id, now_ms)
                     self.remove_job(delta.job_id, now_ms)
             case NodeSeen():
                 self._put_node(delta.node)
@@ -100,6 +104,20 @@ class State:
                 self._set_rules(delta, now_ms)
             case Observed():
                 self._replace(delta.view, now_ms)
+
+    @property
+    def quotas(self) -> tuple[QuotaView, ...]:
+        """All quotas that are set."""
+        return self._quotas
+
+    def _learn(self, job_id: str, now_ms: int) -> None:
+        """Remember how long a job took that goes while it holds places."""
+        entry = self.jobs.get(job_id)
+        if entry is None or entry.view.placement is None:
+            return
+        view = entry.view
+        took_ms = view.served_ms + max(0, now_ms - view.started_ms)
+        self.durations.add(view.project, view.limit_ms, took_ms)
 
     def put_job(self, view: JobView, now_ms: int) -> Entry:
         """Add a job or replace what is known of it."""
@@ -143,7 +161,8 @@ class State:
             return
         view = entry.view
         self.unjudged.pop(job_id, None)
-        self.reservations.pop(job_id, None)
+        if self.reservations.pop(job_id, None) is not None:
+            self.lines.wake_pool(view.pool)
         self.looked_ms.pop(job_id, None)
         if view.claim is not None:
             del self.claimants[job_id]
@@ -272,7 +291,8 @@ class State:
         ):
             return False
         if view.reservation != entry.view.reservation:
-            self.reservations.pop(view.job_id, None)
+            if self.reservations.pop(view.job_id, None) is not None:
+                self.lines.wake_pool(view.pool)  # who was kept off its nodes may go there
             if view.reservation is not None:
                 self.reservations[view.job_id] = view.reservation
                 self.set_timer(view.reservation.start_ms, view.job_id)
@@ -388,9 +408,7 @@ class State:
         # Who holds places comes first: what waits is then judged against the room there is.
         for job in sorted(view.jobs, key=lambda one: (one.placement is None, one.job_id)):
             self.put_job(job, now_ms)
-        self._set_rules(
-            RulesSeen(quotas=view.quotas, usage=view.usage, queues=view.queues), now_ms
-        )
+        self._set_rules(RulesSeen(quotas=view.quotas, usage=view.usage, queues=view.queues), now_ms)
 
 
 def is_waiting_state(state: JobState) -> bool:

@@ -83,7 +83,14 @@ class Tenants:
         self._quotas: dict[tuple[str, str], QuotaView] = {}
         self.by_key: dict[tuple[str, str], Tenant] = {}
         self.has_guarantees = False
+        self._is_frozen = False
+        self._frozen: dict[tuple[str, str], int] = {}
         self._refreshed_ms: int | None = None
+
+    def freeze(self, other: Tenants) -> None:
+        """Take over the prices of `other`, for a copy in which they do not change."""
+        self._is_frozen = True
+        self._frozen = {key: tenant.overshare for key, tenant in other.by_key.items()}
 
     def get(self, project: str, user: str = "") -> Tenant:
         """Return the tenant; one that nobody has set a quota for has the defaults."""
@@ -92,6 +99,7 @@ class Tenants:
         if found is None:
             quota = self._quotas.get(key) or QuotaView(project=project, user=user)
             found = self.by_key[key] = Tenant(quota)
+            found.overshare = self._frozen.get(key, 0)
         return found
 
     def change(self, project: str, user: str, size: int, num_gpus: int, now_ms: int) -> None:
@@ -121,17 +129,15 @@ class Tenants:
             )
         self._refreshed_ms = None
 
-    def set_usage(self, usage: tuple[UsageView, ...]) -> None:
+    def set_usage(self, usage: tuple[UsageView, ...], now_ms: int) -> None:
         """Replace what is known of ended attempts; running ones are added by the caller."""
         for tenant in self.by_key.values():
-            tenant.usage, tenant.as_of_ms = 0, 0
+            tenant.usage, tenant.as_of_ms = 0, now_ms
         for one in usage:
+            elapsed_ms = max(0, now_ms - one.as_of_ms)
             for tenant in self._both(one.project, one.user):
-                later_ms = max(tenant.as_of_ms, one.as_of_ms)
-                half_life_ms = self._policy.half_life_ms
-                kept = halve(tenant.usage, later_ms - tenant.as_of_ms, half_life_ms)
-                added = halve(one.gpu_ms * 1000, later_ms - one.as_of_ms, half_life_ms)
-                tenant.usage, tenant.as_of_ms = kept + added, later_ms
+                tenant.accrue(now_ms, self._policy.half_life_ms)
+                tenant.usage += halve(one.gpu_ms * 1000, elapsed_ms, self._policy.half_life_ms)
         self._refreshed_ms = None
 
     def add_run(self, project: str, user: str, size: int, started_ms: int, now_ms: int) -> None:
@@ -152,6 +158,8 @@ class Tenants:
             capacity: of all nodes that take work, in thousandths of a GPU.
         """
         last_ms = self._refreshed_ms
+        if self._is_frozen:
+            return False
         if last_ms is not None and last_ms <= now_ms < last_ms + _REFRESH_MS:
             return False
         self._refreshed_ms = now_ms

@@ -6,6 +6,8 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from scheduler.core.decisions import Plan
+from scheduler.core.deltas import Delta
 from scheduler.core.state import State
 from scheduler.core.step import step
 from scheduler.sim.baselines.easy import Easy
@@ -50,6 +52,7 @@ def replay(
     setting: Setting,
     *,
     forecast: Forecaster[State] | None = None,
+    observe: Callable[[int, Sequence[Delta], Plan], None] | None = None,
     progress: Callable[[int, int], None] = lambda ended, total: None,
 ) -> Outcome:
     """Replay a trace under the policy of that name, one of `POLICIES`."""
@@ -66,6 +69,7 @@ def replay(
             state=State(explains=False),
             options=options,
             forecast=forecast,
+            observe=observe,
             progress=progress,
         )
     if not setting.uses_limits:
