@@ -373,7 +373,7 @@ class State:
         self._capacity = None
         self.lines.wake_all()
 
-    def _set_rules(self, rules: RulesSeen, now_ms: int) -> None:
+    def _set_rules(self, rules: RulesSeen, now_ms: int, *, is_all_new: bool = False) -> None:
         queues = {queue.name: queue for queue in rules.queues}
         if queues != self.queues:
             self.queues = queues
@@ -384,9 +384,9 @@ class State:
             self._quotas = rules.quotas
             self.tenants.set_quotas(rules.quotas)
             self.lines.wake_all()
-        if rules.usage != self._usage:
+        if is_all_new or rules.usage != self._usage:
             self._usage = rules.usage
-            self.tenants.set_usage(rules.usage)
+            self.tenants.set_usage(rules.usage, now_ms)
             for entry in self.jobs.values():
                 if entry.view.placement is not None:
                     view = entry.view
@@ -408,7 +408,9 @@ class State:
         # Who holds places comes first: what waits is then judged against the room there is.
         for job in sorted(view.jobs, key=lambda one: (one.placement is None, one.job_id)):
             self.put_job(job, now_ms)
-        self._set_rules(RulesSeen(quotas=view.quotas, usage=view.usage, queues=view.queues), now_ms)
+        rules = RulesSeen(quotas=view.quotas, usage=view.usage, queues=view.queues)
+        # What runs has used something too, whether or not ended attempts have.
+        self._set_rules(rules, now_ms, is_all_new=True)
 
 
 def is_waiting_state(state: JobState) -> bool:

@@ -91,6 +91,15 @@ class History:
 
     def let(self, event: Event) -> None:
         """Let one thing happen, and the core react."""
+        self.act(event)
+        _, whom, how = event
+        if self.setup.is_lossy and how % 3 == 0:
+            self.world.run_pass(frozenset({whom % 4, how % 7}))
+        else:
+            self.world.settle()
+
+    def act(self, event: Event) -> None:
+        """Let one thing happen."""
         what, whom, how = event
         actions = (
             self._submit, self._submit, self._submit, self._submit, self._end, self._end,
@@ -99,10 +108,6 @@ class History:
             self._measure, self._repeat, self._restart, self._fail,
         )  # fmt: skip
         actions[what % len(actions)](whom, how)
-        if self.setup.is_lossy and how % 3 == 0:
-            self.world.run_pass(frozenset({whom % 4, how % 7}))
-        else:
-            self.world.settle()
 
     def quiet(self) -> None:
         """Let all that is late arrive."""
