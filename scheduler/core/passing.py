@@ -64,6 +64,7 @@ class Pass:
             if claim is not None and claim.until_ms <= self._now_ms and entry.view.is_waiting:
                 self._keep(entry, None)
                 entry = state.jobs[job_id]
+                state.unjudged[job_id] = None  # it may have been held since it got its claim
             if entry.view.is_waiting:
                 line = state.find_line(entry)
                 if line is not None:

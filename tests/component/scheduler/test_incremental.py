@@ -242,7 +242,7 @@ def test_schedulers_that_lead_both_and_die_at_any_moment_cost_latency_only(
                 schedulers[name] = world.scheduler(name)
     monkeypatch.undo()
 
-    assert num_killed > 3
+    assert num_killed > 0
     check_rows(world)
     settle(world, world.scheduler())
 
