@@ -161,7 +161,7 @@ class Search:
         best: tuple[int, str, list[str], list[tuple[str, Placement]]] | None = None
         for node in self._candidates(group, num_workers):
             found = self._empty(node, num_workers, self._close({node.view.node_id}))
-            if found is not None:
+            if found is not None and self._are_outranked_together(found[1]):
                 cost, victims, moves = found
                 key = (cost, node.view.node_id)
                 if best is None or key < best[:2]:
@@ -202,7 +202,7 @@ class Search:
             victims += found[1]
             moves += found[2]
             wants.append((node_id, wanted))
-        if len(wants) < needed:
+        if len(wants) < needed or not self._are_outranked_together(victims):
             return None
         return self._assemble(cost, wants, victims, moves)
 
@@ -255,11 +255,13 @@ class Search:
                 _add(free, held)
                 chosen.append((job_id, held, place))
         taken = {one[0] for one in chosen}
+        going = sorted(gone)
         for job_id, may_evict, _, held in candidates:
             if _covers(free, need):
                 break
-            if may_evict and job_id not in taken:
+            if may_evict and job_id not in taken and self._may_go_too(job_id, going):
                 _add(free, held)
+                going.append(job_id)
                 chosen.append((job_id, held, None))
         return self._trim(chosen, free, need) if _covers(free, need) else None
 
@@ -318,14 +320,42 @@ class Search:
         node = self._state.nodes.by_id.get(share.node_id)
         return node is None or len(share.gpu_indices) == len(node.view.gpu_indices)
 
-    def _is_outranked(self, victim: Entry) -> bool:
+    def _are_outranked_together(self, victims: list[str]) -> bool:
+        """Whether each is outranked when all go: together they may cut into what is guaranteed.
+
+        Else the first of them to come back would stand above the job, and take its places.
+        """
+        tenants, jobs = self._state.tenants, self._state.jobs
+        if not tenants.has_guarantees:
+            return True
+        sums: dict[str, int] = {}
+        for job_id in victims:
+            view = jobs[job_id].view
+            sums[view.project] = sums.get(view.project, 0) + view.shape.num_gpus
+        return all(
+            self._is_outranked(jobs[job_id], sums[jobs[job_id].view.project]) for job_id in victims
+        )
+
+    def _may_go_too(self, job_id: str, going: list[str]) -> bool:
+        if not self._state.tenants.has_guarantees:
+            return True
+        jobs = self._state.jobs
+        victim = jobs[job_id]
+        views = [victim.view, *(jobs[one].view for one in going)]
+        together = sum(
+            view.shape.num_gpus for view in views if view.project == victim.view.project
+        )
+        return self._is_outranked(victim, together)
+
+    def _is_outranked(self, victim: Entry, num_going: int | None = None) -> bool:
         state, view, rank = self._state, victim.view, self._rank
         tenants = state.tenants
         if not tenants.has_guarantees and victim.place[0] == rank[1]:
             # The common case, of which there are a hundred in each search.
             return rank[2] + self._margin < victim.key + victim.price
         place = (victim.place[0], victim.key, *victim.place[2:])
-        theirs = rank_running(place, view.shape.num_gpus, tenants, view.project, view.user)
+        num_gpus = view.shape.num_gpus if num_going is None else num_going
+        theirs = rank_running(place, num_gpus, tenants, view.project, view.user)
         is_same_project = view.project == self._entry.view.project
         return outranks(rank, theirs, self._margin, is_same_project=is_same_project)
 

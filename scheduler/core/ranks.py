@@ -15,18 +15,27 @@ Rank = tuple[int, int, int, int, str]
 
 
 def rank_waiting(place: Place, num_gpus: int, tenants: Tenants, project: str, user: str) -> Rank:
-    """Return the rank of a job that waits: guaranteed if it would fit into what is."""
+    """Return the rank of a job that waits: guaranteed if it would fit into what is.
+
+    What is kept for other jobs of its project counts as if they ran.
+    """
     tenant = tenants.get(project)
     quota = tenant.quota
-    is_borrowed = not quota.guaranteed_gpus or tenant.num_gpus + num_gpus > quota.guaranteed_gpus
+    num_after = tenant.num_gpus + tenant.num_kept + num_gpus
+    is_borrowed = not quota.guaranteed_gpus or num_after > quota.guaranteed_gpus
     return _rank(place, is_borrowed, tenants, tenant, project, user)
 
 
 def rank_running(place: Place, num_gpus: int, tenants: Tenants, project: str, user: str) -> Rank:
-    """Return the rank of a job that runs: guaranteed if its project would lose of what is."""
+    """Return the rank of a job that runs: guaranteed if its project would lose of what is.
+
+    Args:
+        num_gpus: of the job, and of all others of its project that are to go with it.
+    """
     tenant = tenants.get(project)
     quota = tenant.quota
-    is_borrowed = not quota.guaranteed_gpus or tenant.num_gpus - num_gpus >= quota.guaranteed_gpus
+    num_after = tenant.num_gpus - tenant.num_leaving - num_gpus
+    is_borrowed = not quota.guaranteed_gpus or num_after >= quota.guaranteed_gpus
     return _rank(place, is_borrowed, tenants, tenant, project, user)
 
 

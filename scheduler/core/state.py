@@ -38,6 +38,7 @@ from scheduler.core.states import JobState
 from scheduler.core.tenants import Tenants
 
 _WAITING = frozenset({JobState.PENDING, JobState.QUEUED})
+_STAYING = (None, Reason.MIGRATING)
 _GONE_MAX = 10_000
 LEAVING = frozenset({Reason.PREEMPTING, Reason.MIGRATING})
 
@@ -211,7 +212,7 @@ class State:
         due: dict[str, None] = {}
         while self._timers and self._timers[0][0] <= now_ms:
             due[heapq.heappop(self._timers)[1]] = None
-        return list(due)
+        return sorted(due)  # not by instants: old timers that mean nothing more are among them
 
     def find_next_timer(self) -> int | None:
         """Return when the next job's time comes."""
@@ -317,6 +318,8 @@ class State:
             for share in placement.shares:
                 self.nodes.mark_leaving(share, view.shape.per_worker, 1)
         self.tenants.change(view.project, view.user, entry.size, view.shape.num_gpus, now_ms)
+        if view.stop_reason not in _STAYING:
+            self.tenants.leave(view.project, view.user, view.shape.num_gpus)
         if view.stop_reason is None:
             insort(self.running.setdefault(view.pool, []), _worst_first(entry.place))
             if entry.estimate.changes_at_ms is not None:
@@ -333,6 +336,8 @@ class State:
             for share in placement.shares:
                 self.nodes.mark_leaving(share, view.shape.per_worker, -1)
         self.tenants.change(view.project, view.user, -entry.size, -view.shape.num_gpus, now_ms)
+        if view.stop_reason not in _STAYING:
+            self.tenants.leave(view.project, view.user, -view.shape.num_gpus)
         if view.stop_reason is None:
             self._drop(self.running[view.pool], entry.place)
 

@@ -28,6 +28,7 @@ class Tenant:
         size: what its jobs hold now, in thousandths of a GPU.
         num_gpus: GPUs that its jobs hold now, for quotas.
         num_kept: GPUs that are kept for jobs of it that wait.
+        num_leaving: of `num_gpus` those of jobs that were asked to stop, and do not only move.
         num_waiting: jobs of it that could start.
         overshare: what its keys pay now, in 1/1024 octaves.
     """
@@ -36,6 +37,7 @@ class Tenant:
         "as_of_ms",
         "num_gpus",
         "num_kept",
+        "num_leaving",
         "num_waiting",
         "overshare",
         "quota",
@@ -48,6 +50,7 @@ class Tenant:
         self.size = 0
         self.num_gpus = 0
         self.num_kept = 0
+        self.num_leaving = 0
         self.num_waiting = 0
         self.overshare = 0
         self.usage = 0  # thousandths of a GPU × ms, decayed up to as_of_ms
@@ -113,6 +116,11 @@ class Tenants:
         """Note that GPUs are kept for waiting jobs of a user, or with a negative number no more."""
         for tenant in self._both(project, user):
             tenant.num_kept += num_gpus
+
+    def leave(self, project: str, user: str, num_gpus: int) -> None:
+        """Note that a job of a user was asked to stop, or with a negative number has stopped."""
+        for tenant in self._both(project, user):
+            tenant.num_leaving += num_gpus
 
     def wait(self, project: str, user: str, count: int) -> None:
         """Note that jobs of a user have begun to wait, or with a negative number have ended to."""

@@ -10,6 +10,7 @@ import dataclasses
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import Any
 
 from scheduler.core.cluster import (
     ClusterView,
@@ -73,7 +74,7 @@ def shape(workers: int = 1, gpus: int = 1, cpus: int = 0, **changes: object) -> 
     return dataclasses.replace(view, **changes)  # type: ignore[arg-type]  # tests name real fields
 
 
-def job(name: str, workers: int = 1, gpus: int = 1, *, cpus: int = 0, **changes: object) -> JobView:
+def job(name: str, workers: int = 1, gpus: int = 1, *, cpus: int = 0, **changes: Any) -> JobView:
     """Return a queued job; its number is its place in submit order."""
     view = JobView(
         job_id=name,
@@ -84,7 +85,7 @@ def job(name: str, workers: int = 1, gpus: int = 1, *, cpus: int = 0, **changes:
         waiting_since_ms=NOW_MS,
         shape=shape(workers, gpus, cpus),
     )
-    return dataclasses.replace(view, **changes)  # type: ignore[arg-type]  # tests name real fields
+    return dataclasses.replace(view, **changes)
 
 
 @dataclass
@@ -354,12 +355,18 @@ class World:
                 return f"{share.node_id} has no such GPUs"
             if slots & held.keys():
                 return f"{held[min(slots & held.keys())]} holds {min(slots & held.keys())}"
-            cpu_milli, memory_mib = self.count_used(share.node_id)
-            if cpu_milli + share.num_workers * per_worker.cpu_milli > view.capacity.cpu_milli:
-                return f"{share.node_id} has not the CPUs"
-            if memory_mib + share.num_workers * per_worker.memory_mib > view.capacity.memory_mib:
-                return f"{share.node_id} has not the memory"
+            fault = self._find_overfull(view, per_worker.times(share.num_workers))
+            if fault is not None:
+                return fault
         return self._find_quota_fault(row)
+
+    def _find_overfull(self, view: NodeView, wanted: Resources) -> str | None:
+        cpu_milli, memory_mib = self.count_used(view.node_id)
+        if wanted.cpu_milli and cpu_milli + wanted.cpu_milli > view.capacity.cpu_milli:
+            return f"{view.node_id} has not the CPUs"
+        if wanted.memory_mib and memory_mib + wanted.memory_mib > view.capacity.memory_mib:
+            return f"{view.node_id} has not the memory"
+        return None
 
     def _find_quota_fault(self, row: JobView) -> str | None:
         for quota in self.quotas:
