@@ -118,7 +118,7 @@ class JobView:
         not_before_ms: earliest start (begin_at, retry back-off), 0 when there is none.
         not_before_reason: what that instant is, shown while it lies ahead.
         waits_for: jobs that must succeed first and have not yet.
-        limit_ms: declared wall time of one attempt, None when none was.
+        limit_ms: wall time of all its attempts at which its declared limit ends it, None without.
         history_ms: how long jobs like it took in all, None when there were none.
         served_ms: how long its earlier attempts ran, in all.
         evictions: how often it was preempted or moved.

@@ -34,7 +34,7 @@ class Hold:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Start:
-    """Give the whole gang its slots and make an attempt. It ends the job's claim and reservation."""
+    """Give the whole gang its slots and make an attempt; ends the job's claim and reservation."""
 
     job_id: str
     version: int
@@ -46,9 +46,9 @@ class Preempt:
     """Ask a running job to save and stop within its grace, so that `for_job` may start.
 
     Attributes:
-        reason: `Preempted` for one that has to wait again, `Migrated` for one that has been given
-            another place (its own `Keep` comes with it).
-        lost_gpu_ms: what it loses at most: GPUs × (time since its last checkpoint + restart).
+        reason: `Preempting` for one that has to wait again, `Migrating` for one that has been
+            given another place (its own `Keep` comes with it).
+        lost_gpu_ms: what it loses at most: GPUs times (time since its last checkpoint + restart).
     """
 
     job_id: str

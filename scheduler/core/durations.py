@@ -88,7 +88,9 @@ def _find_edge(at: int, limit_ms: int | None) -> int:
     if at <= 0:
         return 0
     octaves, half = divmod(at - 1, 2)
-    value = (_ONE << octaves) * (92_682 if half else _ONE) // _ONE  # 92682 = 2**16 × √2
+    value = (
+        (_ONE << octaves) * (92_682 if half else _ONE) // _ONE
+    )  # 92682 = 2**16 times the root of 2
     if limit_ms is None:
         return value * _SHORTEST_MS // _ONE
     return value * limit_ms // (_ONE * _UNIT)

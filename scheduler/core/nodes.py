@@ -10,7 +10,7 @@ from bisect import bisect_left, insort
 from collections.abc import Iterator
 
 from scheduler.core.cluster import NodeShare, NodeView, Shape
-from scheduler.core.resources import Resources
+from scheduler.core.resources import Resources, is_gpu_model
 
 
 class Node:
@@ -134,7 +134,7 @@ class Nodes:
         return [
             groups[key]
             for key in sorted(groups)
-            if (not shape.gpu_models or key[1] in shape.gpu_models)
+            if (not shape.gpu_models or any(is_gpu_model(one, key[1]) for one in shape.gpu_models))
             and key[2] >= shape.gpu_memory_mib
         ]
 

@@ -253,8 +253,8 @@ class Pass:
         """Let one of the next few make room that its head has not waited long enough for."""
         state = self._state
         level = count_affordable(state.jobs[line.places[0][3]], self._now_ms, state.policy)
-        for place in line.places[1:_BEHIND_MAX]:
-            entry = state.jobs[place[3]]
+        for _, _, _, job_id in line.places[1:_BEHIND_MAX]:
+            entry = state.jobs[job_id]
             theirs = count_affordable(entry, self._now_ms, state.policy)
             if theirs <= level:
                 continue

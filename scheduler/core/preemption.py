@@ -2,7 +2,7 @@
 
 Room is made by moving small jobs to free places elsewhere, which costs them a restart, and by
 evicting jobs that are outranked, which costs them their turn. Victims are chosen by what is lost:
-GPUs × (time since the last checkpoint + restart), more for each eviction they have suffered. The
+GPUs times (time since the last checkpoint + restart), more for each eviction they have suffered. The
 set is trimmed from behind until nothing in it is superfluous. No victim goes unless all do, and
 only when the whole gang then fits.
 
@@ -244,26 +244,42 @@ class Search:
             return None
         if _covers(free, need):
             return 0, [], []
+        chosen = self._choose(candidates, free, need, elsewhere, sorted(gone))
+        return self._trim(chosen, free, need) if _covers(free, need) else None
+
+    def _choose(
+        self,
+        candidates: list[tuple[str, bool, bool, list[int]]],
+        free: list[int],
+        need: list[int],
+        elsewhere: dict[str, int],
+        going: list[str],
+    ) -> list[tuple[str, list[int], Placement | None]]:
+        """Let the worst ranked move where there is a place for them, then go, until it is enough.
+
+        Args:
+            free: is raised by what they leave.
+            going: those who go from other nodes.
+        """
         jobs = self._state.jobs
         candidates.sort(key=lambda one: (-jobs[one[0]].key, one[0]))
         chosen: list[tuple[str, list[int], Placement | None]] = []
         for job_id, _, may_move, held in candidates:
             if _covers(free, need):
-                break
+                return chosen
             place = self._find_home(job_id, elsewhere) if may_move else None
             if place is not None:
                 _add(free, held)
                 chosen.append((job_id, held, place))
-        taken = {one[0] for one in chosen}
-        going = sorted(gone)
+        moving = {one[0] for one in chosen}
         for job_id, may_evict, _, held in candidates:
             if _covers(free, need):
                 break
-            if may_evict and job_id not in taken and self._may_go_too(job_id, going):
+            if may_evict and job_id not in moving and self._may_go_too(job_id, going):
                 _add(free, held)
                 going.append(job_id)
                 chosen.append((job_id, held, None))
-        return self._trim(chosen, free, need) if _covers(free, need) else None
+        return chosen
 
     def _trim(
         self,
@@ -342,9 +358,7 @@ class Search:
         jobs = self._state.jobs
         victim = jobs[job_id]
         views = [victim.view, *(jobs[one].view for one in going)]
-        together = sum(
-            view.shape.num_gpus for view in views if view.project == victim.view.project
-        )
+        together = sum(view.shape.num_gpus for view in views if view.project == victim.view.project)
         return self._is_outranked(victim, together)
 
     def _is_outranked(self, victim: Entry, num_going: int | None = None) -> bool:
@@ -360,7 +374,7 @@ class Search:
         return outranks(rank, theirs, self._margin, is_same_project=is_same_project)
 
     def _price(self, job_id: str) -> int:
-        """What is lost if it goes: thousandths of GPU × ms, more for each earlier eviction.
+        """What is lost if it goes: thousandths of a GPU times ms, more for each earlier eviction.
 
         The further below the job it stands the less that counts: half for every two octaves.
         """

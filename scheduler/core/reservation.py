@@ -40,11 +40,13 @@ class Reserver:
             return None
         if view.is_preemptible and view.evictions < state.policy.evictions_max:
             return None  # whoever holds the guarantee goes first, and may ask it to go
+        mine = self._rank(entry)
         closed: set[str] = set()
         for job_id, reservation in state.reservations.items():
-            if job_id == view.job_id or state.jobs[job_id].view.pool != view.pool:
+            holder = state.jobs[job_id]
+            if job_id == view.job_id or holder.view.pool != view.pool:
                 continue
-            if not self._ends_by(view, reservation.start_ms):
+            if self._rank(holder) < mine and not self._ends_by(view, reservation.start_ms):
                 closed.update(reservation.node_ids)
         if not closed:
             return None
@@ -74,10 +76,11 @@ class Reserver:
                 self._look(entry, rank)
 
     def _still_first(self, holder: Entry, rank: Rank) -> bool:
-        view = holder.view
-        tenants = self._state.tenants
-        mine = rank_waiting(holder.place, view.shape.num_gpus, tenants, view.project, view.user)
-        return mine < rank and view.claim is None
+        return self._rank(holder) < rank and holder.view.claim is None
+
+    def _rank(self, entry: Entry) -> Rank:
+        view, tenants = entry.view, self._state.tenants
+        return rank_waiting(entry.place, view.shape.num_gpus, tenants, view.project, view.user)
 
     def _look(self, entry: Entry, rank: Rank) -> None:
         """Work out when the job can start, at most every ten minutes."""

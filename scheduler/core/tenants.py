@@ -53,7 +53,7 @@ class Tenant:
         self.num_leaving = 0
         self.num_waiting = 0
         self.overshare = 0
-        self.usage = 0  # thousandths of a GPU × ms, decayed up to as_of_ms
+        self.usage = 0  # thousandths of a GPU x ms, decayed up to as_of_ms
         self.as_of_ms = 0
 
     @property

@@ -60,6 +60,7 @@ _COLUMNS = (
     Job.not_before_at,
     Job.not_before_reason,
     Job.served_ms,
+    Job.deadline_served_ms,
     Job.evictions,
     Job.waiting_since_at,
     Job.reason,
@@ -68,6 +69,13 @@ _COLUMNS = (
     Job.reservation,
     Job.stop_reason,
 )
+
+
+def _limit_ms(wall_seconds: int | None, served_ms: int, deadline_served_ms: int) -> int | None:
+    """Wall time of all attempts at which the limit ends the job: a retry starts it anew."""
+    if wall_seconds is None:
+        return None
+    return wall_seconds * 1000 + served_ms - deadline_served_ms
 
 
 def chunks(ids: Iterable[str]) -> Iterator[Sequence[str]]:
@@ -186,7 +194,7 @@ class JobReader:
             not_before_ms=0 if row.not_before_at is None else ceil_ms(row.not_before_at),
             not_before_reason=row.not_before_reason or Reason.BEGIN_TIME_NOT_REACHED,
             waits_for=waits_for,
-            limit_ms=None if row.wall_seconds is None else row.wall_seconds * 1000,
+            limit_ms=_limit_ms(row.wall_seconds, row.served_ms, row.deadline_served_ms),
             history_ms=took_ms,
             served_ms=row.served_ms,
             evictions=row.evictions,
