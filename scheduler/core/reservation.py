@@ -15,6 +15,7 @@ from scheduler.core.decisions import Decision, Reserve
 from scheduler.core.lines import Entry
 from scheduler.core.nodes import Node
 from scheduler.core.placement import Allowed, count_per_node, find_homes, split
+from scheduler.core.preemption import price_wait
 from scheduler.core.ranks import Rank, outranks, rank_running, rank_waiting
 from scheduler.core.state import State
 
@@ -182,8 +183,7 @@ class Reserver:
             and view.evictions < policy.evictions_max
             and outranks(rank, theirs, 0, is_same_project=view.project == entry.view.project)
         ):
-            price_ms = entry.estimate.wall_ms * policy.patience_ppm // 1_000_000
-            price_ms *= policy.patience_base**view.evictions
+            price_ms = price_wait(entry, view.evictions, policy)
             due_ms = max(self._now_ms, entry.view.waiting_since_ms + price_ms)
             return due_ms + leave_ms
         if view.limit_ms is not None:
