@@ -349,8 +349,8 @@ class Pass:
                 state.lines.wake(line)
                 break
             other = state.jobs.get(job_id)
-            if other is None or job_id == entry.job_id or not other.view.is_waiting:
-                continue
+            if other is None or job_id == entry.job_id or state.find_line(other) is not line:
+                continue  # it is gone, or held, or in another line by now
             if other.view.reason != Reason.HIGHER_PRIORITY_AHEAD:
                 message = f"waits in line behind {entry.job_id}, which waits itself"
                 self._say(other, Reason.HIGHER_PRIORITY_AHEAD, message)

@@ -167,7 +167,7 @@ def substance(plan: Plan) -> list[object]:
     return [decision for decision in plan.decisions if not isinstance(decision, (Explain, Reserve))]
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, 1, 2, 120])
 def test_what_follows_changes_decides_like_what_reads_everything(
     world: World, monkeypatch: pytest.MonkeyPatch, seed: int
 ) -> None:
