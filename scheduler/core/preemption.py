@@ -87,7 +87,7 @@ class Search:
 
     def find(self) -> Eviction | Patience:
         """Return the cheapest room, or when there may be some."""
-        if self._level == 0:
+        if self._level == 0 and not self._may_find_a_class_below():
             return Patience(until_ms=self._price_until(0))
         best: Eviction | None = None
         groups = self._state.nodes.find_groups(self._entry.view.pool, self._shape)
@@ -149,7 +149,7 @@ class Search:
             if entry.stale_ms <= now_ms:
                 self._state.look_at(entry, now_ms)
             if not is_plain or entry.place[0] != priority or entry.key + entry.price > floor:
-                if entry.view.evictions < level:
+                if entry.view.evictions < level or not is_plain or entry.place[0] > priority:
                     going += num_gpus
                     continue
                 retry.add(entry.view.evictions)
@@ -319,7 +319,7 @@ class Search:
         if victim.stale_ms <= self._now_ms:
             state.look_at(victim, self._now_ms)
         may_evict = self._is_outranked(victim)
-        if may_evict and evictions >= self._level:
+        if may_evict and evictions >= self._level and not self._is_of_a_class_above(victim):
             self._wait_until(self._price_until(evictions))
             may_evict = False
         may_move = (
@@ -330,6 +330,21 @@ class Search:
             and not self._fills(view.placement.shares[0])
         )
         return may_evict, may_move
+
+    def _may_find_a_class_below(self) -> bool:
+        """Whether somebody may run here whom quota or priority, not the key, puts below."""
+        running = self._state.running.get(self._entry.view.pool)
+        if not running:
+            return False
+        return self._state.tenants.has_guarantees or running[0][0] < -self._rank[1]
+
+    def _is_of_a_class_above(self, victim: Entry) -> bool:
+        """Whether quota or priority decide: then nobody has to wait for it to pay."""
+        view, tenants = victim.view, self._state.tenants
+        theirs = rank_running(victim.place, view.shape.num_gpus, tenants, view.project, view.user)
+        if view.project != self._entry.view.project and self._rank[0] != theirs[0]:
+            return self._rank[0] < theirs[0]
+        return self._rank[1] < theirs[1]
 
     def _fills(self, share: NodeShare) -> bool:
         """Whether a job has a node to itself: to move it would empty one node and fill another."""
