@@ -19,6 +19,7 @@ _UNIT = 1 << 10  # of a limit: the first bin ends at a 1024th of it
 _SHORTEST_MS = 16_000
 _BINS = 64
 _FILL = 8
+_KNOWN_MAX = 50_000
 _PRIOR = _ONE // 8  # of an unknown bin: one job in eight ends within it
 ENOUGH = 10
 """Fewer ended jobs than this say nothing."""
@@ -33,10 +34,12 @@ class Durations:
         self._reached: dict[tuple[str, bool], list[int]] = {}
         self._ended: dict[tuple[str, bool], list[int]] = {}
         self.num_ended = 0
+        self._known: dict[tuple[str, int | None, int, int], int] = {}
 
     def add(self, project: str, limit_ms: int | None, took_ms: int) -> None:
         """Learn from a job that has ended after `took_ms` on its places, in all attempts."""
         self.num_ended += 1
+        self._known.clear()
         last = _find_bin(took_ms, limit_ms)
         for name in ("", project):
             key = (name, limit_ms is not None)
@@ -48,6 +51,17 @@ class Durations:
 
     def find_remaining(self, project: str, limit_ms: int | None, had_ms: int, part_ppm: int) -> int:
         """Return within how many ms `part_ppm` of the jobs that ran for `had_ms` have ended."""
+        asked = (project, limit_ms, had_ms, part_ppm)
+        known = self._known.get(asked)
+        if known is None:
+            if len(self._known) >= _KNOWN_MAX:
+                self._known.clear()
+            known = self._known[asked] = self._find_remaining(project, limit_ms, had_ms, part_ppm)
+        return known
+
+    def _find_remaining(
+        self, project: str, limit_ms: int | None, had_ms: int, part_ppm: int
+    ) -> int:
         at = _find_bin(had_ms, limit_ms)
         target = _ONE * (1_000_000 - part_ppm) // 1_000_000
         last = _BINS - 1 if limit_ms is None else _find_bin(limit_ms, limit_ms)

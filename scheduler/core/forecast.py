@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import heapq
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from scheduler.core.cluster import ClusterView, JobView
@@ -32,10 +32,12 @@ class Budget:
     Attributes:
         ends_max: how many jobs may end in the copy before it gives up.
         passes_max: how many passes it makes at most.
+        is_over: whether whoever asks has waited long enough; None: they wait as long as it takes.
     """
 
     ends_max: int = 2_000
     passes_max: int = 6_000
+    is_over: Callable[[], bool] | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -53,6 +55,7 @@ def find_start(
     *,
     budget: Budget | None = None,
     part_ppm: int = _MEDIAN_PPM,
+    until_ms: int | None = None,
 ) -> int | Unknown:
     """Return when `job_id` starts if nothing else is submitted, in ms since the epoch.
 
@@ -60,8 +63,9 @@ def find_start(
         state: what the scheduler knows; it is not changed.
         jobs: those of its jobs that matter (`pick_relevant`), and `job_id` as it would be.
         part_ppm: the part of comparable jobs that has ended when a job of the copy ends.
+        until_ms: a later start is of no interest; None: any is.
     """
-    return _Run(state, jobs, now_ms, part_ppm).find_start(job_id, budget or Budget())
+    return _Run(state, jobs, now_ms, part_ppm).find_start(job_id, budget or Budget(), until_ms)
 
 
 def pick_relevant(
@@ -108,7 +112,7 @@ class _Run:
             if job.placement is not None:
                 heapq.heappush(self._ends, (now_ms + left_ms, job.job_id))
 
-    def find_start(self, job_id: str, budget: Budget) -> int | Unknown:
+    def find_start(self, job_id: str, budget: Budget, until_ms: int | None) -> int | Unknown:
         wakeup_ms = self._settle([])
         num_ended = 0
         for _ in range(budget.passes_max):
@@ -121,6 +125,10 @@ class _Run:
             if not instants:
                 return Unknown(why="nothing that is known of would let it start")
             self._now_ms = max(self._now_ms, min(instants))
+            if until_ms is not None and self._now_ms > until_ms:
+                return Unknown(why="it starts later than asked for")
+            if budget.is_over is not None and budget.is_over():
+                return Unknown(why="it could not be worked out in time")
             deltas = self._end_due()
             num_ended += len(deltas)
             if num_ended > budget.ends_max:

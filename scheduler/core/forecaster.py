@@ -6,9 +6,11 @@ asked about, and from the durations that the state has seen.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from scheduler.core.ahead import Lineup
 from scheduler.core.calibration import Calibration, Interval
 from scheduler.core.cluster import JobView
 from scheduler.core.decisions import Decision, Start
@@ -49,6 +51,10 @@ class Forecaster:
         point_ms = self.find_point(state, entry.view, now_ms)
         if isinstance(point_ms, Unknown):
             return point_ms
+        return self.state_interval(job_id, point_ms, now_ms)
+
+    def state_interval(self, job_id: str, point_ms: int, now_ms: int) -> Interval:
+        """Return what is said of a job whose point is known, and remember it."""
         stated = self.calibration.widen(point_ms, now_ms)
         if job_id not in self._asked:
             while len(self._asked) >= _ASKED_MAX:
@@ -62,6 +68,27 @@ class Forecaster:
         if isinstance(jobs, Unknown):
             return jobs
         return find_start(state, jobs, job.job_id, now_ms, budget=self._budget)
+
+    def find_point_before(
+        self,
+        state: State,
+        job: JobView,
+        now_ms: int,
+        until_ms: int | None,
+        is_over: Callable[[], bool] | None = None,
+    ) -> int | Unknown:
+        """Return the same where the lines of `state` are full, which is faster.
+
+        Args:
+            until_ms: a later start is of no interest; None: any is.
+            is_over: see `Budget`.
+        """
+        lineup = Lineup(state, job, now_ms)
+        if lineup.count() > self._ahead_max:
+            return Unknown(why=f"more than {self._ahead_max} jobs wait before it")
+        budget = dataclasses.replace(self._budget, is_over=is_over)
+        jobs = lineup.pick()
+        return find_start(state, jobs, job.job_id, now_ms, budget=budget, until_ms=until_ms)
 
     def learn(self, decisions: Sequence[Decision], now_ms: int) -> None:
         """Compare what was said with the starts of a plan."""
