@@ -24,7 +24,7 @@ from scheduler.core.states import JobState
 from scheduler.core.waiting import describe_no_room
 
 _EXPLAINED_MAX = 256
-_BEHIND_MAX = 8
+_BEHIND_MAX = 32
 
 
 class Pass:
@@ -230,8 +230,7 @@ class Pass:
         if self._failed.get(key, -1) >= level:
             self._set_retry(entry)
             return False
-        is_due = self._reserver.is_due(view.job_id)
-        found = Search(state, entry, rank, self._now_ms, is_due=is_due).find()
+        found = Search(state, entry, rank, self._now_ms).find()
         if isinstance(found, Eviction):
             self._evict(entry, found)
             self._failed.clear()

@@ -72,18 +72,15 @@ def count_affordable(entry: Entry, now_ms: int, policy: Policy) -> int:
 class Search:
     """One search for room, for one job."""
 
-    def __init__(
-        self, state: State, entry: Entry, rank: Rank, now_ms: int, *, is_due: bool
-    ) -> None:
+    def __init__(self, state: State, entry: Entry, rank: Rank, now_ms: int) -> None:
         self._state, self._entry, self._rank, self._now_ms = state, entry, rank, now_ms
         self._shape = entry.view.shape
         self._retry_ms: int | None = None
         self._judged: dict[str, tuple[bool, bool]] = {}
         self._too_dear: set[int] = set()  # evictions of victims that it has not waited for yet
         policy = state.policy
-        # Its reservation has come: neither patience nor margin hold it back.
-        self._margin = 0 if is_due else policy.margin
-        self._level = policy.evictions_max if is_due else count_affordable(entry, now_ms, policy)
+        self._margin = policy.margin
+        self._level = count_affordable(entry, now_ms, policy)
 
     def find(self) -> Eviction | Patience:
         """Return the cheapest room, or when there may be some."""

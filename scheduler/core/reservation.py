@@ -29,11 +29,6 @@ class Reserver:
         self._state, self._now_ms, self._decisions = state, now_ms, decisions
         self._first: dict[tuple[str, int], tuple[Rank, str]] = {}
 
-    def is_due(self, job_id: str) -> bool:
-        """Whether the guaranteed instant has come."""
-        reservation = self._state.reservations.get(job_id)
-        return reservation is not None and reservation.start_ms <= self._now_ms
-
     def find_allowed(self, entry: Entry) -> Allowed | None:
         """Return which nodes a job may use beside the guarantees of others; None: all."""
         state, view = self._state, entry.view
@@ -181,7 +176,9 @@ class Reserver:
         if (
             view.is_preemptible
             and view.evictions < policy.evictions_max
-            and outranks(rank, theirs, 0, is_same_project=view.project == entry.view.project)
+            and outranks(
+                rank, theirs, policy.margin, is_same_project=view.project == entry.view.project
+            )
         ):
             price_ms = price_wait(entry, view.evictions, policy)
             due_ms = max(self._now_ms, entry.view.waiting_since_ms + price_ms)
