@@ -2,9 +2,9 @@
 
 Room is made by moving small jobs to free places elsewhere, which costs them a restart, and by
 evicting jobs that are outranked, which costs them their turn. Victims are chosen by what is lost:
-GPUs times (time since the last checkpoint + restart), more for each eviction they have suffered. The
-set is trimmed from behind until nothing in it is superfluous. No victim goes unless all do, and
-only when the whole gang then fits.
+GPUs times (time since the last checkpoint + restart), more for each eviction they have suffered.
+The set is trimmed from behind until nothing in it is superfluous. No victim goes unless all do,
+and only when the whole gang then fits.
 
 Source:
     Greedy choice and reverse trim as in Kueue's preemption; the price in waiting time is ours.
