@@ -43,12 +43,16 @@ _LOOK_BACK_IDS = 200
 
 
 class Observer:
-    """Remembers what the core was told."""
+    """Remembers what the core was told.
 
-    def __init__(self, sight: Sight) -> None:
-        self._sight = sight
+    Args:
+        whole_every: how long to trust in changes alone.
+    """
+
+    def __init__(self, sight: Sight, *, whole_every: timedelta = WHOLE_EVERY) -> None:
+        self._sight, self._whole_every = sight, whole_every
         self._whole_at: datetime | None = None
-        self._whole_for = WHOLE_EVERY
+        self._whole_for = whole_every
         self._running_at: datetime | None = None
         self._doubted: set[str] = set()
         self._history: History | None = None
@@ -90,7 +94,7 @@ class Observer:
         self._rules.note(view, now=now)
         self._doubted.clear()
         self._whole_at = self._running_at = now
-        self._whole_for = WHOLE_EVERY * max(1, len(view.jobs) // _WHOLE_JOBS)
+        self._whole_for = self._whole_every * max(1, len(view.jobs) // _WHOLE_JOBS)
         return [Observed(view=view)]
 
     def _compare_nodes(self, nodes: Iterable[NodeView]) -> list[Delta]:

@@ -22,8 +22,9 @@ from scheduler.core.states import TERMINAL_STATES, JobEvent, JobState
 from scheduler.core.step import step
 from scheduler.shell.apply import Applied, apply_decisions
 from scheduler.shell.loop import Scheduler
+from scheduler.shell.observer import Observer
 from tests.component.scheduler.passes import read_view
-from tests.worlds import World
+from tests.worlds import SIGHT, World
 
 ROUNDS = 40
 _WAITING = (JobState.PENDING, JobState.QUEUED)
@@ -173,8 +174,8 @@ def test_what_follows_changes_decides_like_what_reads_everything(
 ) -> None:
     history, double = History(world, seed), Double(world)
     monkeypatch.setattr("scheduler.shell.loop.step", double.step)
-    monkeypatch.setattr("scheduler.shell.observer.WHOLE_EVERY", timedelta(days=1))
     scheduler = world.scheduler()
+    scheduler._observer = Observer(SIGHT, whole_every=timedelta(days=1))
 
     for _ in range(ROUNDS):
         history.go_on()
