@@ -237,6 +237,10 @@ class Group:
         self.num_free += node.free_gpus - was_free
         insort(self.by_free[node.free_gpus], node.view.node_id)
 
+    def count_gpu_room(self, per_worker: int) -> int:
+        """Return how many workers with so many GPUs fit now, if there are CPUs and memory."""
+        return sum(len(ids) * (free // per_worker) for free, ids in enumerate(self.by_free))
+
     def iter_fullest(self, least_free: int) -> Iterator[str]:
         """Yield nodes with at least `least_free` free GPUs, those with the fewest first."""
         for free in range(least_free, len(self.by_free)):

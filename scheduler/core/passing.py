@@ -35,6 +35,7 @@ class Pass:
         self._decisions: list[Decision] = []
         self._num_explained = 0
         self._failed: dict[tuple[str, object], int] = {}
+        self._no_room: dict[tuple[str, object], tuple[str, str]] = {}
         self._reserver = Reserver(state, now_ms, self._decisions)
 
     def run(self) -> Plan:
@@ -47,8 +48,9 @@ class Pass:
         self._serve_claims()
         self._serve_lines()
         self._reserver.finish()
+        self._tell_more()
         wakeup_ms = state.find_next_timer()
-        if state.lines.alive:
+        if state.lines.alive or state.untold:
             wakeup_ms = self._now_ms + 1
         if wakeup_ms is not None:
             wakeup_ms = max(wakeup_ms, self._now_ms + 1)
@@ -251,11 +253,19 @@ class Pass:
     def _try_behind(self, line: Line) -> bool:
         """Let one of the next few make room that its head has not waited long enough for."""
         state = self._state
-        level = count_affordable(state.jobs[line.places[0][3]], self._now_ms, state.policy)
+        if len(line.places) == 1:
+            return False
+        head = state.jobs[line.places[0][3]]
+        failed = self._failed.get((head.view.pool, head.view.shape), -1)
+        if failed >= state.policy.evictions_max:
+            return False
+        level = count_affordable(head, self._now_ms, state.policy)
+        if level >= state.policy.evictions_max:
+            return False
         for _, _, _, job_id in line.places[1:_BEHIND_MAX]:
             entry = state.jobs[job_id]
             theirs = count_affordable(entry, self._now_ms, state.policy)
-            if theirs <= level:
+            if theirs <= level or failed >= theirs:
                 continue
             level = theirs
             if find_cap(entry.view, state.tenants) is None and self._make_room(
@@ -338,21 +348,43 @@ class Pass:
         """Say why the head waits, and that those behind it wait behind others."""
         state = self._state
         cap = find_cap(entry.view, state.tenants)
-        line.blocked = cap or describe_no_room(entry.view, state)
+        line.blocked = cap or self._describe_no_room(entry)
         if entry.view.reason != line.blocked[0]:
             self._say(entry, *line.blocked)
+        self._tell_those_behind(line)
+
+    def _tell_those_behind(self, line: Line) -> None:
         behind, line.unexplained = line.unexplained, []
+        if not line.places:
+            return
+        head = line.places[0][3]
         for at, job_id in enumerate(behind):
             if self._num_explained >= _EXPLAINED_MAX:
                 line.unexplained = behind[at:]
-                state.lines.wake(line)
+                self._state.untold[line.key] = None
                 break
-            other = state.jobs.get(job_id)
-            if other is None or job_id == entry.job_id or state.find_line(other) is not line:
+            other = self._state.jobs.get(job_id)
+            if other is None or job_id == head or self._state.find_line(other) is not line:
                 continue  # it is gone, or held, or in another line by now
             if other.view.reason != Reason.HIGHER_PRIORITY_AHEAD:
-                message = f"waits in line behind {entry.job_id}, which waits itself"
+                message = f"waits in line behind {head}, which waits itself"
                 self._say(other, Reason.HIGHER_PRIORITY_AHEAD, message)
+
+    def _tell_more(self) -> None:
+        """Go on with the reasons that earlier passes had no time for."""
+        state = self._state
+        while state.untold and self._num_explained < _EXPLAINED_MAX:
+            line = state.lines.by_key.get(next(iter(state.untold)))
+            del state.untold[next(iter(state.untold))]
+            if line is not None:
+                self._tell_those_behind(line)
+
+    def _describe_no_room(self, entry: Entry) -> tuple[str, str]:
+        key = (entry.view.pool, entry.view.shape)
+        known = self._no_room.get(key)
+        if known is None:
+            known = self._no_room[key] = describe_no_room(entry.view, self._state)
+        return known
 
     def _say(self, entry: Entry, reason: str, message: str) -> None:
         view = entry.view

@@ -30,7 +30,7 @@ from scheduler.core.deltas import (
 )
 from scheduler.core.durations import Durations
 from scheduler.core.estimates import CPU_MILLI_PER_GPU, estimate, measure_size
-from scheduler.core.lines import Entry, Line, Lines, Place
+from scheduler.core.lines import Entry, Line, LineKey, Lines, Place
 from scheduler.core.nodes import Nodes
 from scheduler.core.policy import DEFAULT_POLICY, Policy
 from scheduler.core.reasons import Reason
@@ -55,6 +55,7 @@ class State:
         claimants, reservations: jobs that places are kept for, and guarantees, by job.
         full: for each pool and shape the version of the nodes at which no place was free.
         holders: per pool and tier the first job that found no place.
+        untold: lines in which somebody does not say yet why it waits.
         looked_ms: when the guarantee of a job was last worked out.
         durations: how long jobs that have ended took.
         is_checked: whether each pass ends with a check of the invariants.
@@ -74,12 +75,14 @@ class State:
         self.reservations: dict[str, Reservation] = {}
         self.full: dict[tuple[str, object], int] = {}
         self.holders: dict[tuple[str, int], str] = {}
+        self.untold: dict[LineKey, None] = {}
         self.looked_ms: dict[str, int] = {}
         self.durations = Durations()
         self.is_checked = False
         self._seen: dict[str, int] = {}
         self._gone: dict[str, int] = {}  # the versions of the last that went, oldest first
         self._timers: list[tuple[int, str]] = []
+        self._timers_set: set[tuple[int, str]] = set()
         self._listed: set[str] = set()
         self._usage: tuple[UsageView, ...] = ()
         self._quotas: tuple[QuotaView, ...] = ()
@@ -205,20 +208,28 @@ class State:
 
     def set_timer(self, at_ms: int, job_id: str) -> None:
         """Let the job be looked at again at `at_ms`."""
-        heapq.heappush(self._timers, (at_ms, job_id))
+        timer = (at_ms, job_id)
+        if timer not in self._timers_set:
+            self._timers_set.add(timer)
+            heapq.heappush(self._timers, timer)
 
     def pop_due(self, now_ms: int) -> list[str]:
         """Return the jobs whose time has come."""
         due: dict[str, None] = {}
         while self._timers and self._timers[0][0] <= now_ms:
-            due[heapq.heappop(self._timers)[1]] = None
+            due[self._pop_timer()] = None
         return sorted(due)  # not by instants: old timers that mean nothing more are among them
 
     def find_next_timer(self) -> int | None:
         """Return when the next job's time comes."""
         while self._timers and self._timers[0][1] not in self.jobs:
-            heapq.heappop(self._timers)
+            self._pop_timer()
         return self._timers[0][0] if self._timers else None
+
+    def _pop_timer(self) -> str:
+        timer = heapq.heappop(self._timers)
+        self._timers_set.discard(timer)
+        return timer[1]
 
     def rerank(self, entry: Entry, now_ms: int) -> None:
         """Work the key of a running job out anew, when it has entered another queue."""
@@ -226,11 +237,13 @@ class State:
         self._drop(running, entry.place)
         entry.estimate = estimate(entry.view, entry.size, now_ms, self.policy)
         entry.key = entry.estimate.key
+        is_worse = entry.key > entry.place[1]
         entry.place = (*entry.place[:1], entry.key, *entry.place[2:])
         insort(running, _worst_first(entry.place))
         if entry.estimate.changes_at_ms is not None:
             self.set_timer(entry.estimate.changes_at_ms, entry.job_id)
-        self.lines.wake_pool(entry.view.pool)
+        if is_worse:
+            self.lines.wake_pool(entry.view.pool)  # somebody may now stand above it
 
     def reprice(self) -> None:
         """Pass new prices on to those who run, and let every line look again."""

@@ -8,17 +8,21 @@ from scheduler.core.reasons import Reason
 from scheduler.core.state import State
 
 
+# On more nodes than this their GPUs are counted first, which takes no look at each.
+_COUNTED_MAX = 64
+
+
 def describe_no_room(job: JobView, state: State) -> tuple[str, str]:
     """Return the reason that stands in the way, and how far away room is."""
     shape, pool = job.shape, job.pool
-    here = [node for node in state.nodes.by_id.values() if node.view.pool == pool]
+    here = state.nodes.groups.get(pool, {})
     if not here:
         return Reason.NO_NODES, f"no node has joined pool {pool}"
-    usable = [node for node in here if node.view.is_schedulable]
-    if not usable:
+    if not any(group.num_open for group in here.values()):
         counts: dict[str, int] = {}
-        for node in here:
-            counts[node.view.closed_reason] = counts.get(node.view.closed_reason, 0) + 1
+        for node in state.nodes.by_id.values():
+            if node.view.pool == pool:
+                counts[node.view.closed_reason] = counts.get(node.view.closed_reason, 0) + 1
         told = ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items()))
         return Reason.NO_NODES, f"no node of pool {pool} takes new work: {told}"
     groups = find_homes(shape, state.nodes.find_groups(pool, shape))
@@ -26,13 +30,19 @@ def describe_no_room(job: JobView, state: State) -> tuple[str, str]:
         wanted = " or ".join(shape.gpu_models) or f"{shape.gpu_memory_mib / 1024:g} GiB each"
         return Reason.GPU_UNAVAILABLE, f"no node of pool {pool} has GPUs of the kind: {wanted}"
     per_worker = shape.per_worker
-    kinds = {group.kind for group in groups}
     if shape.may_spread or not per_worker.num_gpus:
-        kinds = {node.kind for node in usable}
-    nodes = [node for node in usable if node.kind in kinds]
-    rooms = [node.count_room(per_worker) for node in nodes]
-    free = sum(rooms)
+        groups = list(here.values())
     needs = f"needs {shape.num_workers} workers of {per_worker.describe()} at once"
+    if per_worker.num_gpus and sum(group.num_open for group in groups) > _COUNTED_MAX:
+        at_most = sum(group.count_gpu_room(per_worker.num_gpus) for group in groups)
+        if at_most < shape.num_workers:
+            return Reason.INSUFFICIENT_RESOURCES, f"{needs}, pool {pool} has GPUs for {at_most} now"
+    rooms = [
+        state.nodes.by_id[node_id].count_room(per_worker)
+        for group in groups
+        for node_id in group.iter_emptiest()
+    ]
+    free = sum(rooms)
     if free >= shape.num_workers and per_worker.num_gpus:
         per_node = max(count_per_node(shape, group.capacity) for group in groups)
         whole, rest = split(shape, per_node)
