@@ -21,6 +21,8 @@ from api.checkpoints import worker_routes as worker_checkpoints
 from api.config import ApiConfig
 from api.errors import install_error_handlers
 from api.events import routes as events
+from api.explain import routes as explanations
+from api.explain.oracle import Oracle
 from api.files import routes as files
 from api.front import Front
 from api.jobs import actions as job_actions
@@ -55,6 +57,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     heartbeat.router,
     jobs.router,
     job_actions.router,
+    explanations.router,
     events.router,
     recipes.router,
     pools.router,
@@ -77,8 +80,11 @@ ROUTERS: tuple[APIRouter, ...] = (
 )
 
 
-def create_app(config: ApiConfig, database: Database) -> FastAPI:
+def create_app(config: ApiConfig, database: Database, oracle: Oracle | None = None) -> FastAPI:
     """Return the application.
+
+    Args:
+        oracle: knows when jobs start and end; without one explanations say less.
 
     Raises:
         ValueError: a route does not say who may call it.
@@ -98,6 +104,7 @@ def create_app(config: ApiConfig, database: Database) -> FastAPI:
     _check_callers(app)
     app.state.config = config
     app.state.database = database
+    app.state.oracle = oracle
     app.state.streams = Streams(database.doorbell)
     app.state.credentials = Credentials(database, config.signing_key)
     app.state.metrics = ApiMetrics()

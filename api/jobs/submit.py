@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -28,6 +29,8 @@ from scheduler.core.spec import JobSpec, content_hash
 from scheduler.core.spec_rules import World
 from scheduler.core.states import JobState
 
+_UNKNOWN_FILE = "unknown_file"
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class _References:
@@ -37,6 +40,22 @@ class _References:
     project: str
     parent_job_id: str | None
     problems: tuple[Problem, ...]
+    waits_for: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Planned:
+    """A job as it would be stored.
+
+    Attributes:
+        waits_for: the jobs it depends on that have not succeeded yet.
+    """
+
+    spec: JobSpec
+    document: dict[str, Any]
+    name: str
+    project_id: str
+    project: str
     waits_for: tuple[str, ...]
 
 
@@ -88,6 +107,31 @@ def validate_job(desk: Desk, caller: Caller, document: Any) -> dict[str, Any]:
     return check_submission(desk, caller, submission)
 
 
+def plan_job(desk: Desk, caller: Caller, document: Any, *, assume_files: bool) -> Planned:
+    """Return the job that `document` asks for, without storing it.
+
+    Args:
+        assume_files: take files for uploaded that are not there.
+
+    Raises:
+        InvalidSpec: `submit_job` would refuse it; every problem is listed.
+    """
+    submission = _read(desk, document)
+    with desk.database.read() as session:
+        references = _resolve(session, caller, submission)
+    if assume_files:
+        kept = tuple(one for one in references.problems if one.code != _UNKNOWN_FILE)
+        references = dataclasses.replace(references, problems=kept)
+    return Planned(
+        spec=submission.spec,
+        document=_whole(submission, references),
+        name=submission.spec.name or _default_name(submission.spec),
+        project_id=references.project_id,
+        project=references.project,
+        waits_for=references.waits_for,
+    )
+
+
 def check_submission(desk: Desk, caller: Caller, submission: Submission) -> dict[str, Any]:
     """Return the submission's document if nothing at all is wrong with it.
 
@@ -96,6 +140,11 @@ def check_submission(desk: Desk, caller: Caller, submission: Submission) -> dict
     """
     with desk.database.read() as session:
         references = _resolve(session, caller, submission)
+    return _whole(submission, references)
+
+
+def _whole(submission: Submission, references: _References) -> dict[str, Any]:
+    """Return the document if nothing is wrong with it, else raise all that is."""
     known = {problem.pointer for problem in submission.problems}
     more = [problem for problem in references.problems if problem.pointer not in known]
     if submission.problems or more:
@@ -159,7 +208,7 @@ def _missing_files(session: Session, spec: JobSpec, project_id: str) -> list[Pro
     present = set(rows)
     message = "there is no such file in the project: upload it first, with POST /v1/files"
     return [
-        Problem(pointer, "unknown_file", message)
+        Problem(pointer, _UNKNOWN_FILE, message)
         for pointer, file_id in named.items()
         if file_id not in present
     ]

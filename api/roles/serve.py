@@ -23,6 +23,8 @@ from api.settings import Settings
 from api.storage import LocalStorage
 from api.telemetry import configure_logging
 from scheduler.shell.loop import Scheduler, SchedulerConfig
+from scheduler.shell.oracle import Oracle
+from scheduler.shell.snapshot import Sight
 
 log = structlog.get_logger()
 
@@ -67,7 +69,8 @@ class _Server(uvicorn.Server):
 def _serve(role: str, prepared: Prepared, listening: socket.socket) -> None:
     host, port = listening.getsockname()[:2]
     url = f"http://{f'[{host}]' if ':' in host else host}:{port}"
-    app = create_app(prepared.config, prepared.database)
+    sight = _sight(prepared)
+    app = create_app(prepared.config, prepared.database, Oracle(prepared.database, sight))
     node = NodeProcess(prepared.settings, url) if role == "all" else None
     server = _Server(
         uvicorn.Config(
@@ -130,6 +133,13 @@ def _scheduler_config(prepared: Prepared) -> SchedulerConfig:
         lease=timedelta(seconds=settings.lease_seconds),
         leader_lease=timedelta(seconds=settings.leader_seconds),
         silence_max=prepared.config.timers.silence_max,
+    )
+
+
+def _sight(prepared: Prepared) -> Sight:
+    return Sight(
+        silence_max=prepared.config.timers.silence_max,
+        lease=timedelta(seconds=prepared.settings.lease_seconds),
     )
 
 

@@ -1,0 +1,174 @@
+"""Ask why: the explanation of a job, and of one that is not submitted yet."""
+
+from __future__ import annotations
+
+import dataclasses
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query, Request
+from starlette.concurrency import run_in_threadpool
+
+from api.auth.callers import Caller
+from api.deps import CurrentCaller, DatabaseDep, MemberCaller, Now
+from api.errors import ErrorItem, problem_responses
+from api.explain import schemas
+from api.explain.answers import (
+    describe_job,
+    is_about,
+    show_ahead,
+    show_options,
+    show_start,
+    show_steps,
+)
+from api.explain.oracle import Oracle, OracleDep
+from api.jobs.desk import Desk, DeskDep
+from api.jobs.documentation import DRAFT_BODY
+from api.jobs.submit import plan_job
+from api.strict import StrictRoute, check_json_type, parse_json, read_body
+from api.visibility import get_visible_job
+from models import Database, Job, Project
+from scheduler.core.errors import InvalidSpec
+from scheduler.core.explain import Waiting
+from scheduler.core.forecast import Unknown
+from scheduler.core.reasons import Reason
+from scheduler.core.states import JobState
+
+router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=StrictRoute)
+
+_TRIES = 3
+_BEFORE_THE_LINE = frozenset(
+    {
+        Reason.HELD_BY_USER,
+        Reason.DEPENDENCY_NOT_MET,
+        Reason.BEGIN_TIME_NOT_REACHED,
+        Reason.QUEUE_CLOSED,
+    }
+)
+
+
+@router.get("/{job_id}/explain", operation_id="jobs_explain")
+def explain(
+    job_id: str, caller: CurrentCaller, database: DatabaseDep, oracle: OracleDep, now: Now
+) -> schemas.Explanation:
+    """Say why a job is where it is, what comes next, and what can be done.
+
+    Of a job that waits: what stands in its way, who goes first (other projects' jobs are counted
+    only), when it starts, and what would let it start sooner, each simulated. Of one that runs:
+    when it ends. Of one that has ended: the cause. What cannot be told is withheld, and why.
+    """
+    for _ in range(_TRIES):
+        job, project = _read(database, caller, job_id)
+        said = None
+        if oracle is not None and _is_scheduled(job.state):
+            said = oracle.explain(job.id, version=job.version, now=now)
+        if oracle is None or is_about(said, job.state):
+            return describe_job(job, project, said, now)
+    # It moves faster than anybody can look: its row is true all the same.
+    return describe_job(job, project, None, now)
+
+
+@router.post(
+    "/simulate",
+    operation_id="jobs_simulate",
+    response_model=schemas.Simulation,
+    responses=problem_responses(422),
+    openapi_extra=DRAFT_BODY,
+)
+async def simulate(
+    request: Request,
+    caller: MemberCaller,
+    desk: DeskDep,
+    oracle: OracleDep,
+    assume_files: Annotated[
+        bool,
+        Query(description="Take files for uploaded that are not there: code and inputs."),
+    ] = False,
+) -> schemas.Simulation:
+    """Say what would become of this spec if it were submitted now, without submitting it.
+
+    Everything that submitting would refuse is listed; else the answer is that of `explain`.
+    Nothing is stored.
+    """
+    body = await read_body(request)
+    check_json_type(request)
+
+    def work() -> schemas.Simulation:
+        now = datetime.now(UTC)
+        return _simulate(desk, oracle, caller, parse_json(body), assume_files=assume_files, now=now)
+
+    return await run_in_threadpool(work)
+
+
+def _simulate(
+    desk: Desk,
+    oracle: Oracle | None,
+    caller: Caller,
+    document: Any,
+    *,
+    assume_files: bool,
+    now: datetime,
+) -> schemas.Simulation:
+    try:
+        planned = plan_job(desk, caller, document, assume_files=assume_files)
+    except InvalidSpec as error:
+        return schemas.Simulation(
+            would_be_accepted=False,
+            errors=[
+                ErrorItem(pointer=one.pointer, code=one.code, message=one.message)
+                for one in error.problems
+            ],
+            project=None,
+            state=None,
+            reason=None,
+            message="it would be refused",
+            asked_at=now,
+            numbers={},
+            ahead=None,
+            start=None,
+            options=[],
+            options_complete=True,
+            next=[],
+            spec=None,
+        )
+    if oracle is None:
+        why = Unknown(why="this process has no view of the scheduler")
+        said = Waiting(job_id="", reason=Reason.SUBMITTED, message="", start=why)
+    else:
+        said = oracle.simulate(
+            dataclasses.replace(planned.spec, name=planned.name),
+            project_id=planned.project_id,
+            project=planned.project,
+            user=caller.key_id or "",
+            waits_for=planned.waits_for,
+            now=now,
+        )
+    is_before_the_line = said.reason in _BEFORE_THE_LINE
+    return schemas.Simulation(
+        would_be_accepted=True,
+        errors=[],
+        project=planned.project,
+        state=JobState.PENDING if is_before_the_line else JobState.QUEUED,
+        reason=said.reason,
+        message=said.message,
+        asked_at=now,
+        numbers=said.numbers,
+        ahead=show_ahead(said.ahead),
+        start=show_start(said.start, said.latest_start_ms),
+        options=show_options(said, planned.document),
+        options_complete=said.are_options_complete,
+        next=show_steps(said.reason, "JOB"),
+        spec=planned.document,
+    )
+
+
+def _read(database: Database, caller: Caller, job_id: str) -> tuple[Job, str]:
+    with database.read() as session:
+        job = get_visible_job(session, caller, job_id)
+        project = session.get_one(Project, job.project_id)
+        session.expunge_all()
+        return job, project.name
+
+
+def _is_scheduled(state: JobState) -> bool:
+    return state in {JobState.PENDING, JobState.QUEUED} or state.has_attempt

@@ -1,0 +1,124 @@
+"""Explanations as they go over the wire."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, Field
+
+from api.errors import ErrorItem
+from scheduler.core.states import JobState
+
+_JOB_ID = "job_01kasy0e5xq5b2p0v3m8n7r4tz"
+
+
+class Ahead(BaseModel):
+    """Who waits and goes first."""
+
+    own_job_ids: list[str] = Field(
+        description="Of the job's own project, the first 20 in their order.", examples=[[_JOB_ID]]
+    )
+    num_own: int = Field(description="Jobs of its project.", examples=[3])
+    own_gpu_hours: float = Field(
+        description="What those still need, as limits and history say.", examples=[12.5]
+    )
+    num_others: int = Field(description="Jobs of other projects.", examples=[11])
+    others_gpu_hours: float = Field(examples=[140.0])
+
+
+class Expectation(BaseModel):
+    """When something happens; where that cannot be told, why not."""
+
+    p10_at: datetime | None = Field(description="One in ten comes before.")
+    p50_at: datetime | None = Field(description="As likely before as after.")
+    p90_at: datetime | None = Field(description="One in ten comes after.")
+    withheld: str | None = Field(
+        description="Why no instant is given; null when one is.",
+        examples=["fewer than 10 jobs have ended here: nobody knows how long jobs take"],
+    )
+
+
+class Start(Expectation):
+    """When a job starts that waits."""
+
+    latest_at: datetime | None = Field(description="Its guaranteed latest start, if it has one.")
+
+
+class End(Expectation):
+    """When a job ends that runs."""
+
+    latest_at: datetime | None = Field(description="When its limit ends it, if it has one.")
+    basis: Literal["progress", "history", "durations", "grace"] | None = Field(
+        description="What that is known from: its own steps, jobs of the same name, all jobs that "
+        "have ended, or the grace it has to stop in. null when it is not known."
+    )
+
+
+class Option(BaseModel):
+    """A change with which the job would start sooner; simulated."""
+
+    change: dict[str, Any] = Field(
+        description="A JSON merge patch of the spec.", examples=[{"workers": 2}]
+    )
+    start_at: datetime = Field(description="When it would then start, as likely before as after.")
+    sooner_seconds: float | None = Field(
+        description="How much sooner; null where it is not known when it starts as it is.",
+        examples=[5400.0],
+    )
+
+
+class Step(BaseModel):
+    """Something to do about it."""
+
+    text: str = Field(examples=["let it go on from its checkpoint"])
+    command: str | None = Field(
+        description="The same on the command line.", examples=[f"trainmaster resume {_JOB_ID}"]
+    )
+
+
+class Explanation(BaseModel):
+    """Why a job is where it is, what comes next, and what can be done."""
+
+    object: Literal["explanation"] = "explanation"
+    job_id: str = Field(examples=[_JOB_ID])
+    project: str = Field(examples=["default"])
+    state: JobState
+    reason: str = Field(
+        description="What stands in its way most, or why it is in its state; see the docs.",
+        examples=["HigherPriorityAhead"],
+    )
+    message: str = Field(description="The same in words, with the numbers; may be empty.")
+    asked_at: datetime
+    numbers: dict[str, int] = Field(
+        description="What stands against what: `needed_gpus`, `free_workers`, `limit_gpus` …",
+        examples=[{"needed_workers": 8, "free_workers": 6, "free_workers_on_one_node": 3}],
+    )
+    ahead: Ahead | None = Field(description="Of a job that waits in line.")
+    start: Start | None = Field(description="Of a job that waits.")
+    end: End | None = Field(description="Of a job that holds its places.")
+    options: list[Option] = Field(description="What would let it start sooner.")
+    options_complete: bool = Field(description="Whether there was time to try all changes.")
+    next: list[Step] = Field(description="What to do, the likeliest first.")
+
+
+class Simulation(BaseModel):
+    """What would become of a spec if it were submitted now; it was not."""
+
+    object: Literal["simulation"] = "simulation"
+    would_be_accepted: bool
+    errors: list[ErrorItem] = Field(description="Everything that is wrong with it, at once.")
+    job_id: None = None
+    project: str | None = Field(description="null when it would be refused.", examples=["default"])
+    state: JobState | None = Field(description="Where it would wait; null when refused.")
+    reason: str | None = Field(examples=["WaitingForPlacement"])
+    message: str
+    asked_at: datetime
+    numbers: dict[str, int]
+    ahead: Ahead | None
+    start: Start | None
+    end: None = None
+    options: list[Option]
+    options_complete: bool
+    next: list[Step]
+    spec: Annotated[dict[str, Any] | None, Field(description="With every default filled in.")]
