@@ -24,7 +24,7 @@ from scheduler.core.states import JobState
 from scheduler.core.waiting import describe_no_room
 
 _EXPLAINED_MAX = 256
-_BEHIND_MAX = 32
+_BEHIND_MAX = 8
 
 
 class Pass:
@@ -221,6 +221,8 @@ class Pass:
         if found is None:
             if allowed is None:
                 state.full[key] = state.nodes.version
+            else:
+                state.barred.add(view.pool)
             return False
         self._start(entry, found)
         return True
@@ -232,12 +234,14 @@ class Pass:
         if self._failed.get(key, -1) >= level:
             self._set_retry(entry)
             return False
-        found = Search(state, entry, rank, self._now_ms).find()
+        allowed = self._reserver.find_allowed(entry)
+        found = Search(state, entry, rank, self._now_ms, allowed).find()
         if isinstance(found, Eviction):
             self._evict(entry, found)
             self._failed.clear()
             return True
-        self._failed[key] = level
+        if allowed is None:
+            self._failed[key] = level
         if found.until_ms is not None:
             state.set_timer(found.until_ms, view.job_id)
         return False
@@ -252,22 +256,20 @@ class Pass:
 
     def _try_behind(self, line: Line) -> bool:
         """Let one of the next few make room that its head has not waited long enough for."""
-        state = self._state
+        state, policy, now_ms = self._state, self._state.policy, self._now_ms
         if len(line.places) == 1:
             return False
         head = state.jobs[line.places[0][3]]
-        failed = self._failed.get((head.view.pool, head.view.shape), -1)
-        if failed >= state.policy.evictions_max:
+        if self._failed.get((head.view.pool, head.view.shape), -1) >= policy.evictions_max:
             return False
-        level = count_affordable(head, self._now_ms, state.policy)
-        if level >= state.policy.evictions_max:
-            return False
+        level = count_affordable(head, now_ms, policy)
         for _, _, _, job_id in line.places[1:_BEHIND_MAX]:
+            if level >= policy.evictions_max:
+                return False
             entry = state.jobs[job_id]
-            theirs = count_affordable(entry, self._now_ms, state.policy)
-            if theirs <= level or failed >= theirs:
+            if now_ms - entry.view.waiting_since_ms < price_wait(entry, level, policy):
                 continue
-            level = theirs
+            level = count_affordable(entry, now_ms, policy)
             if find_cap(entry.view, state.tenants) is None and self._make_room(
                 entry, self._rank(entry)
             ):

@@ -19,7 +19,7 @@ from scheduler.core.cluster import NodeShare, Placement
 from scheduler.core.lines import Entry
 from scheduler.core.nodes import Group, Node
 from scheduler.core.octaves import OCTAVE, scale
-from scheduler.core.placement import count_per_node, find_homes, split
+from scheduler.core.placement import Allowed, count_per_node, find_homes, split
 from scheduler.core.policy import Policy
 from scheduler.core.ranks import Rank, outranks, rank_running
 from scheduler.core.state import State
@@ -72,7 +72,15 @@ def count_affordable(entry: Entry, now_ms: int, policy: Policy) -> int:
 class Search:
     """One search for room, for one job."""
 
-    def __init__(self, state: State, entry: Entry, rank: Rank, now_ms: int) -> None:
+    def __init__(
+        self,
+        state: State,
+        entry: Entry,
+        rank: Rank,
+        now_ms: int,
+        allowed: Allowed | None = None,
+    ) -> None:
+        self._allowed = allowed  # nodes that are not guaranteed to others; None: all
         self._state, self._entry, self._rank, self._now_ms = state, entry, rank, now_ms
         self._shape = entry.view.shape
         self._retry_ms: int | None = None
@@ -122,6 +130,8 @@ class Search:
             if node is None or node.num_claims or node.kind != group.kind:
                 continue
             if not node.view.is_schedulable or node.view.pool != self._entry.view.pool:
+                continue
+            if self._allowed is not None and not self._allowed(node_id):
                 continue
             homes = num_free - node.free_gpus
             if node.free_gpus + self._count_yielding(node, homes) >= wanted:

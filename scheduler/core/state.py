@@ -32,6 +32,7 @@ from scheduler.core.durations import Durations
 from scheduler.core.estimates import CPU_MILLI_PER_GPU, estimate, measure_size
 from scheduler.core.lines import Entry, Line, LineKey, Lines, Place
 from scheduler.core.nodes import Nodes
+from scheduler.core.octaves import count_octaves
 from scheduler.core.policy import DEFAULT_POLICY, Policy
 from scheduler.core.reasons import Reason
 from scheduler.core.states import JobState
@@ -55,6 +56,7 @@ class State:
         claimants, reservations: jobs that places are kept for, and guarantees, by job.
         full: for each pool and shape the version of the nodes at which no place was free.
         holders: per pool and tier the first job that found no place.
+        barred: pools in which a guarantee has kept somebody off free places.
         untold: lines in which somebody does not say yet why it waits.
         looked_ms: when the guarantee of a job was last worked out.
         durations: how long jobs that have ended took.
@@ -75,6 +77,7 @@ class State:
         self.reservations: dict[str, Reservation] = {}
         self.full: dict[tuple[str, object], int] = {}
         self.holders: dict[tuple[str, int], str] = {}
+        self.barred: set[str] = set()
         self.untold: dict[LineKey, None] = {}
         self.looked_ms: dict[str, int] = {}
         self.durations = Durations()
@@ -129,7 +132,9 @@ class State:
         if old is not None:
             if old.view == view or self._update(old, view, now_ms):
                 return old
-            self.remove_job(view.job_id, now_ms)
+            self._take_out(old, now_ms)
+            if _frees(old.view, view):
+                self.lines.wake_pool(old.view.pool)
         size = measure_size(view.shape)
         known = estimate(view, size, now_ms, self.policy)
         place = (-view.priority, known.key, view.sequence, view.job_id)
@@ -160,13 +165,18 @@ class State:
 
     def remove_job(self, job_id: str, now_ms: int) -> None:
         """Forget a job and free what it held."""
-        entry = self.jobs.pop(job_id, None)
+        entry = self.jobs.get(job_id)
         if entry is None:
             return
-        view = entry.view
+        self._take_out(entry, now_ms)
+        if entry.view.placement is not None or entry.view.claim is not None:
+            self.lines.wake_pool(entry.view.pool)
+
+    def _take_out(self, entry: Entry, now_ms: int) -> None:
+        job_id, view = entry.job_id, entry.view
+        del self.jobs[job_id]
         self.unjudged.pop(job_id, None)
-        if self.reservations.pop(job_id, None) is not None:
-            self.lines.wake_pool(view.pool)
+        self._drop_reservation(view)
         self.looked_ms.pop(job_id, None)
         if view.claim is not None:
             del self.claimants[job_id]
@@ -176,10 +186,13 @@ class State:
             self.unlist(entry)
             if view.claim is not None:
                 self.tenants.keep(view.project, view.user, -view.shape.num_gpus)
-                self.lines.wake_pool(view.pool)
             return
         self._remove_running(entry, now_ms)
-        self.lines.wake_pool(view.pool)
+
+    def _drop_reservation(self, view: JobView) -> None:
+        if self.reservations.pop(view.job_id, None) is not None and view.pool in self.barred:
+            self.barred.discard(view.pool)
+            self.lines.wake_pool(view.pool)
 
     def list_waiting(self, entry: Entry) -> None:
         """Put a job that may start into its line."""
@@ -262,8 +275,16 @@ class State:
         """Bring the key of a running job up to date; its place stays that of its last change."""
         known = estimate(entry.view, entry.size, now_ms, self.policy)
         entry.key = known.key
-        # What remains has fallen by a 64th then: a 40th of an octave.
-        entry.stale_ms = now_ms + (known.wall_ms >> 6) + 1
+        if known.changes_at_ms is not None:
+            entry.stale_ms = known.changes_at_ms
+            return
+        # What remains is rounded down to seven bits, by at most a 64th: between two such values
+        # the key stays as it is, so that it does not matter when somebody last looked.
+        step_ms = 1 << max(0, known.wall_ms.bit_length() - 7)
+        rounded_ms = known.wall_ms // step_ms * step_ms
+        entry.key += count_octaves(rounded_ms * entry.size)
+        entry.key -= count_octaves(known.wall_ms * entry.size)
+        entry.stale_ms = now_ms + known.wall_ms - rounded_ms + 1
 
     def count_capacity(self) -> int:
         """Return what all nodes that take work have, in thousandths of a GPU."""
@@ -305,8 +326,7 @@ class State:
         ):
             return False
         if view.reservation != entry.view.reservation:
-            if self.reservations.pop(view.job_id, None) is not None:
-                self.lines.wake_pool(view.pool)  # who was kept off its nodes may go there
+            self._drop_reservation(entry.view)
             if view.reservation is not None:
                 self.reservations[view.job_id] = view.reservation
                 self.set_timer(view.reservation.start_ms, view.job_id)
@@ -454,6 +474,14 @@ def _holds_the_same(old: JobView, new: JobView) -> bool:
         and old.user == new.user
         and old.sequence == new.sequence
     )
+
+
+def _frees(old: JobView, new: JobView) -> bool:
+    """Whether what the job held is not all held or kept for it any more."""
+    kept = (new.placement, None if new.claim is None else new.claim.placement)
+    if old.placement is not None and old.placement not in kept:
+        return True
+    return old.claim is not None and old.claim.placement not in kept
 
 
 def _may_start_alike(old: JobView, new: JobView) -> bool:
