@@ -74,7 +74,7 @@ class Reserve:
     Attributes:
         reservation: None withdraws it.
         cause: why it is new or later: `First`, `HigherPriority`, `CapacityLost`, `Overrun`,
-            `Earlier`, `NotFirst`.
+            `NotFirst`, `Held`.
     """
 
     job_id: str

@@ -116,6 +116,9 @@ class Pass:
             entry = self._state.jobs[view.job_id]
             self._state.unlist(entry)
             view = entry.view
+        if view.reservation is not None:
+            self._reserver.withdraw(entry, "Held")
+            view = entry.view
         if view.state is JobState.PENDING and view.reason == reason:
             return
         self._decisions.append(
@@ -182,7 +185,7 @@ class Pass:
                     head = state.jobs[line.places[0][3]]
                     heapq.heappush(heap, (self._rank(head), number, line))
                 continue
-            if self._try_behind(line):
+            if self._start_behind(line) or self._try_behind(line):
                 heapq.heappush(heap, (self._rank(entry), number, line))
                 continue
             state.lines.rest(line)
@@ -253,6 +256,27 @@ class Pass:
         if level < policy.evictions_max:
             at_ms = entry.view.waiting_since_ms + price_wait(entry, level, policy)
             self._state.set_timer(at_ms, entry.job_id)
+
+    def _start_behind(self, line: Line) -> bool:
+        """Start one that may go where a guarantee keeps the head of its line off."""
+        state = self._state
+        head = state.jobs[line.places[0][3]]
+        closed = self._reserver.find_closed(head)
+        if not closed or find_cap(head.view, state.tenants) is not None:
+            return False
+        shape, pool = head.view.shape, head.view.pool
+        if place(shape, pool, state.nodes) is None:
+            return False
+        for one in line.places[1:]:
+            entry = state.jobs[one[3]]
+            theirs = self._reserver.find_closed(entry)
+            if theirs == closed:
+                continue
+            found = place(shape, pool, state.nodes, self._reserver.find_allowed(entry))
+            if found is not None:
+                self._start(entry, found)
+                return True
+        return False
 
     def _try_behind(self, line: Line) -> bool:
         """Let one of the next few make room that its head has not waited long enough for."""

@@ -31,11 +31,16 @@ class Reserver:
 
     def find_allowed(self, entry: Entry) -> Allowed | None:
         """Return which nodes a job may use beside the guarantees of others; None: all."""
+        closed = self.find_closed(entry)
+        return (lambda node_id: node_id not in closed) if closed else None
+
+    def find_closed(self, entry: Entry) -> set[str]:
+        """Return the nodes that guarantees of others keep the job off."""
         state, view = self._state, entry.view
         if not state.reservations:
-            return None
+            return set()
         if view.is_preemptible and view.evictions < state.policy.evictions_max:
-            return None  # whoever holds the guarantee goes first, and may ask it to go
+            return set()  # whoever holds the guarantee goes first, and may ask it to go
         mine = self._rank(entry)
         closed: set[str] = set()
         for job_id, reservation in state.reservations.items():
@@ -44,9 +49,7 @@ class Reserver:
                 continue
             if self._rank(holder) < mine and not self._ends_by(view, reservation.start_ms):
                 closed.update(reservation.node_ids)
-        if not closed:
-            return None
-        return lambda node_id: node_id not in closed
+        return closed
 
     def note_blocked(self, entry: Entry, rank: Rank) -> None:
         """Remember the first of each tier that found no place."""
@@ -55,9 +58,14 @@ class Reserver:
         if first is None or rank < first[0]:
             self._first[tier] = (rank, entry.job_id)
 
+    def withdraw(self, entry: Entry, cause: str) -> None:
+        """Take a guarantee back."""
+        self._reserve(entry, None, cause)
+
     def finish(self) -> None:
         """Give, keep or withdraw guarantees."""
         state = self._state
+        self._find_holders()
         for tier, (rank, job_id) in sorted(self._first.items()):
             holder = state.holders.get(tier)
             if holder is not None and holder != job_id:
@@ -65,14 +73,27 @@ class Reserver:
                 if known is not None and known.view.is_waiting and self._still_first(known, rank):
                     continue
                 if known is not None and known.view.reservation is not None:
-                    self._reserve(known, None, "HigherPriority")
+                    is_passed = self._rank(known) > rank
+                    self._reserve(known, None, "HigherPriority" if is_passed else "NotFirst")
             state.holders[tier] = job_id
             entry = state.jobs.get(job_id)
             if entry is not None and entry.view.is_waiting and entry.view.claim is None:
                 self._look(entry, rank)
 
+    def _find_holders(self) -> None:
+        """Know again, in a state that is built anew, whose guarantees those are that were given."""
+        state = self._state
+        for job_id in sorted(state.reservations.keys() - set(state.holders.values())):
+            entry = state.jobs[job_id]
+            tier = (entry.view.pool, self._rank(entry)[0])
+            known = state.jobs.get(state.holders.get(tier, ""))
+            if known is None or known.view.reservation is None:
+                state.holders[tier] = job_id
+            else:
+                self._reserve(entry, None, "NotFirst")
+
     def _still_first(self, holder: Entry, rank: Rank) -> bool:
-        return self._rank(holder) < rank and holder.view.claim is None
+        return self._rank(holder) < rank and self._state.find_line(holder) is not None
 
     def _rank(self, entry: Entry) -> Rank:
         view, tenants = entry.view, self._state.tenants
