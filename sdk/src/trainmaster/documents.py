@@ -70,6 +70,13 @@ def _nested(kind: type[Resource]) -> Any:
     return field(default=None, metadata={"convert": kind.parse})
 
 
+def _several(kind: type[Resource]) -> Any:
+    def parse(documents: Any) -> list[Any]:
+        return [kind.parse(document) for document in documents]
+
+    return field(default_factory=list, metadata={"convert": parse})
+
+
 def _empty(kind: type[Any]) -> Any:
     return field(default_factory=kind)
 
@@ -168,6 +175,76 @@ class Validation(Resource):
     """What the service says of a spec: what is wrong with it, or the spec with its defaults."""
 
     valid: bool
+    errors: list[FieldProblem] = field(
+        default_factory=list, metadata={"convert": parse_field_problems}
+    )
+    spec: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ahead(Resource):
+    """Who waits and goes first: jobs of the own project by id, those of others as numbers."""
+
+    own_job_ids: list[str] = _empty(list)
+    num_own: int = 0
+    own_gpu_hours: float = 0.0
+    num_others: int = 0
+    others_gpu_hours: float = 0.0
+
+
+@dataclass(frozen=True, kw_only=True)
+class Expectation(Resource):
+    """When something happens: one in ten before p10, one in ten after p90; or why not told."""
+
+    p10_at: datetime | None = _instant()
+    p50_at: datetime | None = _instant()
+    p90_at: datetime | None = _instant()
+    latest_at: datetime | None = _instant()
+    basis: str | None = None
+    withheld: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Option(Resource):
+    """A change of the spec, as a JSON merge patch, with which a job would start sooner."""
+
+    change: Mapping[str, Any] = _empty(dict)
+    start_at: datetime | None = _instant()
+    sooner_seconds: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Step(Resource):
+    """Something to do about a job."""
+
+    text: str
+    command: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Explanation(Resource):
+    """Why a job is where it is, what comes next, and what can be done."""
+
+    job_id: str | None = None
+    project: str | None = None
+    state: str | None = None
+    reason: str | None = None
+    message: str = ""
+    asked_at: datetime | None = _instant()
+    numbers: Mapping[str, int] = _empty(dict)
+    ahead: Ahead | None = _nested(Ahead)
+    start: Expectation | None = _nested(Expectation)
+    end: Expectation | None = _nested(Expectation)
+    options: list[Option] = _several(Option)
+    options_complete: bool = True
+    next: list[Step] = _several(Step)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Simulation(Explanation):
+    """The same for a spec that was not submitted, or everything that is wrong with it."""
+
+    would_be_accepted: bool
     errors: list[FieldProblem] = field(
         default_factory=list, metadata={"convert": parse_field_problems}
     )

@@ -15,6 +15,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 
 KEY = "tml-test-key"
 TERMINAL = {"succeeded", "failed", "cancelled"}
+WORKERZ = {"pointer": "/workerz", "code": "unknown", "message": "did you mean workers?"}
 
 
 @dataclass
@@ -112,6 +113,59 @@ class FakeService:
             **fields,
         }
         return job_id
+
+    def explained(self, job_id: str | None, **fields: Any) -> dict[str, Any]:
+        """Return an explanation of a job that waits."""
+        return {
+            "object": "explanation",
+            "job_id": job_id,
+            "project": "default",
+            "state": "queued",
+            "reason": "HigherPriorityAhead",
+            "message": "3 jobs go first",
+            "asked_at": "2026-01-02T03:00:00Z",
+            "numbers": {"needed_gpus": 8},
+            "ahead": {
+                "own_job_ids": ["job_0009"],
+                "num_own": 1,
+                "own_gpu_hours": 2.0,
+                "num_others": 2,
+                "others_gpu_hours": 30.0,
+            },
+            "start": {
+                "p10_at": "2026-01-02T03:30:00Z",
+                "p50_at": "2026-01-02T04:00:00Z",
+                "p90_at": "2026-01-02T06:00:00Z",
+                "withheld": None,
+                "latest_at": "2026-01-03T00:00:00Z",
+            },
+            "end": None,
+            "options": [
+                {
+                    "change": {"workers": 4},
+                    "start_at": "2026-01-02T03:00:00Z",
+                    "sooner_seconds": 3600.0,
+                },
+                {
+                    "change": {"queue": "side", "pool": "side"},
+                    "start_at": "2026-01-02T03:30:00Z",
+                    "sooner_seconds": None,
+                },
+                {
+                    "change": {"limits": {"wall_seconds": 1800}},
+                    "start_at": "2026-01-02T03:30:00Z",
+                    "sooner_seconds": 1800.0,
+                },
+            ],
+            "options_complete": True,
+            "next": [{"text": "wait its turn", "command": None}],
+            **fields,
+        }
+
+    def simulated(self, **fields: Any) -> dict[str, Any]:
+        """Return what would become of a spec."""
+        said = {**self.explained(None), "object": "simulation", "would_be_accepted": True}
+        return {**said, "errors": [], "spec": None, **fields}
 
     def change_job(self, job_id: str, changes: Mapping[str, Any]) -> dict[str, Any]:
         """Change a job as a new version."""
@@ -250,18 +304,8 @@ class _Handler(BaseHTTPRequestHandler):
             file |= {"size_bytes": len(seen.body), "sha256": sha256(seen.body)}
             service.contents[f"/v1/files/{file['id']}/content"] = seen.body
             return 201, file
-        if self.route in {"/v1/jobs", "/v1/jobs/validate"}:
-            spec = json.loads(seen.body)
-            if "workerz" in spec:
-                errors = [
-                    {"pointer": "/workerz", "code": "unknown", "message": "did you mean workers?"}
-                ]
-                if self.route.endswith("/validate"):
-                    return 200, {"valid": False, "errors": errors, "spec": None}
-                return 422, {"code": "invalid_spec", "detail": "is wrong", "errors": errors}
-            if self.route.endswith("/validate"):
-                return 200, {"valid": True, "errors": [], "spec": spec}
-            return 201, service.jobs[service.add_job(spec=spec, name=spec.get("name", "digits"))]
+        if self.route in {"/v1/jobs", "/v1/jobs/validate", "/v1/jobs/simulate"}:
+            return self._take_spec(json.loads(seen.body))
         job_id, _, action = self.route.removeprefix("/v1/jobs/").partition("/")
         job = service.jobs.get(job_id)
         if job is None:
@@ -273,6 +317,19 @@ class _Handler(BaseHTTPRequestHandler):
             return 409, {"code": "illegal_transition", "detail": f"{job_id} is succeeded"}
         states = {"cancel": "cancelled", "pause": "paused", "resume": "queued"}
         return 200, service.change_job(job_id, {"state": states[action]})
+
+    def _take_spec(self, spec: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        service, call = self.service, self.route.rpartition("/")[2]
+        errors = [WORKERZ] if "workerz" in spec else []
+        if call == "simulate":
+            return 200, service.simulated(
+                would_be_accepted=not errors, errors=errors, spec=None if errors else spec
+            )
+        if call == "validate":
+            return 200, {"valid": not errors, "errors": errors, "spec": None if errors else spec}
+        if errors:
+            return 422, {"code": "invalid_spec", "detail": "is wrong", "errors": errors}
+        return 201, service.jobs[service.add_job(spec=spec, name=spec.get("name", "digits"))]
 
     def _patch(self, seen: Seen) -> None:
         job = self.service.jobs[self.route.removeprefix("/v1/jobs/")]

@@ -63,12 +63,120 @@ def test_a_folder_of_code_is_uploaded_and_its_script_found(
     assert service.contents["/v1/files/file_2/content"] == b"data"
 
 
-def test_a_dry_run_submits_nothing(run: Run, service: FakeService) -> None:
+def test_a_dry_run_says_what_would_become_of_it_and_submits_nothing(
+    run: Run, service: FakeService
+) -> None:
     result = run("submit", "--recipe", "image-classifier", "--dry-run")
 
     assert result.exit_code == 0
     assert "nothing was submitted" in result.stdout
+    assert "why      HigherPriorityAhead: 3 jobs go first" in result.stdout
+    assert "1 h 0 min sooner: --set workers=4" in result.stdout
+    assert "in 1 h 0 min; most likely in 30 min 0 s to in 3 h 0 min" in result.stdout
     assert not service.jobs
+    (seen,) = service.seen
+    assert seen.query == {}
+
+
+def test_a_dry_run_checks_code_and_inputs_here_and_uploads_neither(
+    run: Run, service: FakeService, tmp_path: Path
+) -> None:
+    (tmp_path / "train.py").write_text("print(1)")
+
+    result = run("submit", "--code", str(tmp_path), "--input", f"a={tmp_path}", "--dry-run")
+
+    assert result.exit_code == 0, result.output
+    assert "it was not uploaded" in result.stdout
+    (seen,) = service.seen
+    assert (seen.path, seen.query) == ("/v1/jobs/simulate", {"assume_files": "true"})
+    sent = json.loads(seen.body)
+    assert (sent["code"], sent["inputs"]) == ("file_later", {"a": "file_later"})
+
+
+def test_a_dry_run_notices_code_that_cannot_be_packed(
+    run: Run, service: FakeService, tmp_path: Path
+) -> None:
+    (tmp_path / "train.py").symlink_to("/etc/hostname")
+
+    result = run("submit", "--code", str(tmp_path), "--dry-run")
+
+    assert result.exit_code == 3
+    assert not service.seen
+
+
+def test_a_dry_run_prints_the_whole_answer_as_json(run: Run, service: FakeService) -> None:
+    result = run("submit", "--recipe", "a", "--dry-run", "--json")
+
+    assert json.loads(result.stdout) == service.simulated(spec={"recipe": "a"})
+
+
+def test_explain_reads_like_an_answer(run: Run, service: FakeService) -> None:
+    service.documents["/v1/jobs/job_0001/explain"] = service.explained("job_0001")
+
+    result = run("explain", "job_0001")
+
+    assert result.stdout.splitlines() == [
+        "job_0001 is queued",
+        "  why      HigherPriorityAhead: 3 jobs go first",
+        "  ahead    1 of your project (job_0009), 2.0 GPU-hours; 2 of others, 30.0 GPU-hours",
+        "  starts   in 1 h 0 min; most likely in 30 min 0 s to in 3 h 0 min",
+        "           at the latest 2026-01-03 00:00 UTC",
+        "  sooner",
+        "    1 h 0 min sooner: trainmaster cancel job_0001",
+        "      and submit it again with --set workers=4",
+        "    at once: trainmaster edit job_0001 --set queue=side",
+        "    30 min 0 s sooner: trainmaster edit job_0001 --set limits.wall_seconds=1800",
+        "  next     wait its turn",
+    ]
+
+
+def test_explain_says_when_a_job_ends_and_what_to_do(run: Run, service: FakeService) -> None:
+    end = {
+        "p10_at": "2026-01-02T03:20:00Z",
+        "p50_at": "2026-01-02T03:20:00Z",
+        "p90_at": "2026-01-02T03:20:00Z",
+        "latest_at": None,
+        "basis": "progress",
+        "withheld": None,
+    }
+    step = {"text": "watch\x1b[2J it", "command": "trainmaster follow job_0001"}
+    plain: dict[str, object] = {"ahead": None, "start": None, "options": [], "message": ""}
+    service.documents["/v1/jobs/job_0001/explain"] = service.explained(
+        "job_0001", state="running", reason="Training", end=end, next=[step], **plain
+    )
+
+    result = run("explain", "job_0001")
+
+    assert result.stdout.splitlines() == [
+        "job_0001 is running",
+        "  why      Training",
+        "  ends     in 20 min 0 s (by its own progress)",
+        "  next     watch it",
+        "             trainmaster follow job_0001",
+    ]
+
+
+def test_explain_says_what_is_not_known(run: Run, service: FakeService) -> None:
+    start = {"withheld": "too many wait before it"}
+    more: dict[str, object] = {"start": start, "options": [], "options_complete": False}
+    service.documents["/v1/jobs/job_0001/explain"] = service.explained("job_0001", **more)
+
+    result = run("explain", "job_0001")
+
+    assert "starts   not known: too many wait before it" in result.stdout
+    assert "there was no time to try all" in result.stdout
+    assert json.loads(run("explain", "job_0001", "--json").stdout)["start"] == start
+
+
+def test_edit_changes_what_may_change(run: Run, service: FakeService) -> None:
+    job_id = service.add_job("queued")
+
+    result = run("edit", job_id, "--set", "priority=80", "--set", "limits.wall_seconds=60")
+
+    assert result.stdout == f"{job_id}\n"
+    assert service.jobs[job_id]["priority"] == 80
+    assert service.jobs[job_id]["limits"] == {"wall_seconds": 60}
+    assert run("edit", job_id).exit_code == 64
 
 
 @pytest.mark.parametrize("command", [("submit",), ("submit", "--dry-run")])

@@ -30,6 +30,8 @@ COMMANDS = {
     "submit": ("submit", "Submit a job."),
     "ls": ("ls", "List jobs, newest first."),
     "get": ("get", "Show one job."),
+    "explain": ("explain", "Say why a job is where it is, and what would help."),
+    "edit": ("edit", "Change a job that is submitted."),
     "follow": ("follow", "Follow a job live until it ends."),
     "logs": ("logs", "Print what the ranks of a job printed."),
     "metrics": ("metrics", "Show what a job measured."),

@@ -6,6 +6,7 @@ import hashlib
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from trainmaster._bundle import PACKED_BYTES_MAX, pack_file, pack_folder
@@ -48,25 +49,17 @@ class Files:
             BundleError: the folder cannot be packed, or is over a limit; nothing was sent.
             IntegrityError: the service stored other bytes than were sent.
         """
-        source = Path(path).expanduser()
-        if not source.exists():
-            raise ConfigurationError(f"{source} does not exist")
-        is_script = purpose == "code" and not source.name.endswith(_ARCHIVES)
-        if source.is_file() and not is_script:
-            if purpose == "code" and source.stat().st_size > PACKED_BYTES_MAX:
-                raise BundleError(f"{source} is over 100 MiB, the most that a bundle may have")
-            return self._send(source, purpose, filename or source.name, progress)
-        folder = Path(tempfile.mkdtemp(prefix="trainmaster-"))
-        try:
-            bundle = folder / "bundle.zip"
-            if source.is_dir():
-                pack_folder(source, bundle)
-            else:
-                pack_file(source, bundle)
-            default_name = f"{source.resolve().stem or 'code'}.zip"
-            return self._send(bundle, purpose, filename or default_name, progress)
-        finally:
-            shutil.rmtree(folder, ignore_errors=True)
+        with _packed(path, purpose) as (source, default_name):
+            return self._send(source, purpose, filename or default_name, progress)
+
+    def check(self, path: str | Path) -> int:
+        """Pack code as `upload` would, send nothing, and return the bytes that it has.
+
+        Raises:
+            BundleError: the folder cannot be packed, or is over a limit.
+        """
+        with _packed(path, "code") as (source, _):
+            return source.stat().st_size
 
     def get(self, file: Ref) -> File:
         """Return what is known of a file."""
@@ -111,6 +104,30 @@ class Files:
                 "Upload it again"
             )
         return stored
+
+
+@contextmanager
+def _packed(path: str | Path, purpose: str) -> Iterator[tuple[Path, str]]:
+    """Yield the file to send and what to call it; a bundle is gone afterwards."""
+    source = Path(path).expanduser()
+    if not source.exists():
+        raise ConfigurationError(f"{source} does not exist")
+    is_script = purpose == "code" and not source.name.endswith(_ARCHIVES)
+    if source.is_file() and not is_script:
+        if purpose == "code" and source.stat().st_size > PACKED_BYTES_MAX:
+            raise BundleError(f"{source} is over 100 MiB, the most that a bundle may have")
+        yield source, source.name
+        return
+    folder = Path(tempfile.mkdtemp(prefix="trainmaster-"))
+    try:
+        bundle = folder / "bundle.zip"
+        if source.is_dir():
+            pack_folder(source, bundle)
+        else:
+            pack_file(source, bundle)
+        yield bundle, f"{source.resolve().stem or 'code'}.zip"
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def _sha256_of(path: Path) -> str:

@@ -16,7 +16,7 @@ from trainmaster._errors import (
 )
 from trainmaster._pages import Page, fetch_page
 from trainmaster._transport import Transport
-from trainmaster.documents import Attempt, Checkpoint, Job, Validation
+from trainmaster.documents import Attempt, Checkpoint, Explanation, Job, Simulation, Validation
 from trainmaster.resources.addresses import Ref, path_to
 from trainmaster.resources.events import Events
 from trainmaster.resources.files import Files
@@ -27,6 +27,8 @@ _LONG_POLL_SECONDS = 30.0
 _LONG_POLL_SLACK_SECONDS = 15.0
 _SHORTEST_POLL_SECONDS = 0.5
 _TAIL_LINES = 20
+_LATER = "file_later"
+"""Stands for a file that is not uploaded yet."""
 
 
 class Jobs:
@@ -70,6 +72,31 @@ class Jobs:
         """Return what the service says of a spec, without submitting it."""
         document = self._with_uploaded_code({**(spec or {}), **fields})
         return Validation.parse(self._transport.post("/v1/jobs/validate", document).json())
+
+    def simulate(self, spec: Mapping[str, Any] | None = None, /, **fields: Any) -> Simulation:
+        """Return what would become of a spec if it were submitted now; nothing is.
+
+        A `code` that is a `pathlib.Path` is packed as it would be for `submit`, to see that it can
+        be, and not sent.
+        """
+        document = {**(spec or {}), **fields}
+        if isinstance(document.get("code"), Path):
+            self._files.check(document["code"])
+            document["code"] = _LATER
+        inputs = document.get("inputs")
+        if isinstance(inputs, Mapping):
+            document["inputs"] = {
+                name: _LATER if isinstance(where, Path) else where for name, where in inputs.items()
+            }
+        takes_files = _LATER in (document.get("code"), *dict(document.get("inputs") or {}).values())
+        query: Query = {"assume_files": True} if takes_files else {}
+        reply = self._transport.post("/v1/jobs/simulate", document, query=query)
+        return Simulation.parse(reply.json())
+
+    def explain(self, job: Ref) -> Explanation:
+        """Return why the job is where it is, when it starts or ends, and what can be done."""
+        call = Call(method="GET", path=path_to("jobs", job, "explain"))
+        return Explanation.parse(self._transport.send(call).json())
 
     def list(
         self,

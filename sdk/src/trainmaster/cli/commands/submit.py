@@ -7,7 +7,9 @@ from typing import Any
 
 import click
 
+from trainmaster._errors import ConfigurationError
 from trainmaster.cli.commands.follow import follow_to_exit
+from trainmaster.cli.explanations import tell
 from trainmaster.cli.session import EXIT_REFUSED, Session, json_option
 from trainmaster.cli.spec import (
     default_entrypoint,
@@ -17,7 +19,6 @@ from trainmaster.cli.spec import (
     set_path,
 )
 from trainmaster.cli.text import clean_for_terminal
-from trainmaster.documents import Validation
 
 
 @click.command("submit", short_help="Submit a job.")
@@ -53,7 +54,9 @@ from trainmaster.documents import Validation
     help="Any field of the spec, as in sync.mode=local_sgd.",
 )
 @click.option("--follow", is_flag=True, help="Follow it until it ends; exit with its result.")
-@click.option("--dry-run", is_flag=True, help="Ask what the service would say, submit nothing.")
+@click.option(
+    "--dry-run", is_flag=True, help="Say what would become of it; submit and upload nothing."
+)
 @json_option
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
 @click.pass_context
@@ -69,10 +72,10 @@ def command(ctx: click.Context, /, *, follow: bool, dry_run: bool, **flags: Any)
     """
     session = ctx.find_object(Session) or Session()
     spec = build_spec(**flags)
-    _upload(session, spec)
     if dry_run:
-        _report(ctx, session, session.client.jobs.validate(spec))
+        _report(ctx, session, spec)
         return
+    _upload(session, spec)
     job = session.client.jobs.submit(spec)
     if follow:
         session.say(f"submitted {job.id}")
@@ -130,17 +133,35 @@ def build_spec(
     return spec
 
 
-def _report(ctx: click.Context, session: Session, verdict: Validation) -> None:
+def _report(ctx: click.Context, session: Session, spec: dict[str, Any]) -> None:
+    inputs = spec.get("inputs")
+    if isinstance(inputs, dict):
+        spec["inputs"] = {name: _path_of(where) for name, where in inputs.items()}
+    said = session.client.jobs.simulate(spec)
     if session.as_json:
-        session.emit(verdict.raw)
-    elif verdict.valid:
+        session.emit(said.raw)
+    elif said.would_be_accepted:
         click.echo("the service would take this job; nothing was submitted")
+        if isinstance(spec.get("code"), Path):
+            click.echo("the code can be packed; it was not uploaded")
+        for line in tell(said):
+            click.echo(clean_for_terminal(line))
     else:
         session.say("the service would refuse this job:")
-        for error in verdict.errors:
+        for error in said.errors:
             session.say(f"  {clean_for_terminal(str(error))}")
-    if not verdict.valid:
+    if not said.would_be_accepted:
         ctx.exit(EXIT_REFUSED)
+
+
+def _path_of(where: Any) -> Any:
+    """Return the path that an input names here, which must be there; other inputs as they are."""
+    if not isinstance(where, str) or where.startswith(("file_", "dir:")):
+        return where
+    path = Path(where).expanduser()
+    if not path.exists():
+        raise ConfigurationError(f"{path} does not exist")
+    return path
 
 
 def _upload(session: Session, spec: dict[str, Any]) -> None:

@@ -1,0 +1,115 @@
+"""An explanation, as a person would say it. Prints nothing."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from datetime import datetime
+from typing import Any
+
+from trainmaster.cli.text import clean_cell, format_seconds
+from trainmaster.documents import Ahead, Expectation, Explanation, Option, Simulation
+
+_EDITABLE = frozenset({"priority", "queue", "limits"})
+_BASIS = {
+    "progress": "by its own progress",
+    "history": "as jobs of this name took",
+    "durations": "as jobs that have ended took",
+    "grace": "within its grace",
+}
+_NAMED_MAX = 5
+
+
+def tell(said: Explanation) -> Iterator[str]:
+    """Yield the lines of an answer: why, who is ahead, when, what would help, what to do."""
+    yield clean_cell(_tell_state(said))
+    why = ": ".join(part for part in (said.reason or "", said.message) if part)
+    if why:
+        yield f"  why      {clean_cell(why)}"
+    if said.ahead is not None and (said.ahead.num_own or said.ahead.num_others):
+        yield f"  ahead    {_tell_ahead(said.ahead)}"
+    if said.start is not None:
+        yield from _tell_when("starts", said.start, said.asked_at)
+    if said.end is not None:
+        yield from _tell_when("ends", said.end, said.asked_at)
+    yield from _tell_options(said)
+    for step in said.next:
+        yield f"  next     {clean_cell(step.text)}"
+        if step.command and not isinstance(said, Simulation):
+            yield f"             {clean_cell(step.command)}"
+
+
+def _tell_state(said: Explanation) -> str:
+    if not isinstance(said, Simulation):
+        return f"{said.job_id} is {said.state}"
+    return "it would start" if said.reason == "WaitingForPlacement" else "it would wait"
+
+
+def _tell_ahead(ahead: Ahead) -> str:
+    parts = []
+    if ahead.num_own:
+        named = ", ".join(clean_cell(job_id) for job_id in ahead.own_job_ids[:_NAMED_MAX])
+        more = ", …" if ahead.num_own > _NAMED_MAX else ""
+        parts.append(
+            f"{ahead.num_own} of your project ({named}{more}), {ahead.own_gpu_hours:.1f} GPU-hours"
+        )
+    if ahead.num_others:
+        parts.append(f"{ahead.num_others} of others, {ahead.others_gpu_hours:.1f} GPU-hours")
+    return "; ".join(parts)
+
+
+def _tell_when(verb: str, when: Expectation, asked_at: datetime | None) -> Iterator[str]:
+    if when.withheld is not None:
+        yield f"  {verb:<8} not known: {clean_cell(when.withheld)}"
+    elif when.p50_at is not None and asked_at is not None:
+        text = _tell_wait(when.p50_at, asked_at)
+        if when.p10_at != when.p90_at and when.p10_at is not None and when.p90_at is not None:
+            first, last = (_tell_wait(at, asked_at) for at in (when.p10_at, when.p90_at))
+            text += f"; most likely {first} to {last}"
+        basis = f" ({_BASIS[when.basis]})" if when.basis in _BASIS else ""
+        yield f"  {verb:<8} {text}{basis}"
+    if when.latest_at is not None:
+        yield f"           at the latest {when.latest_at:%Y-%m-%d %H:%M} UTC"
+
+
+def _tell_wait(at: datetime, asked_at: datetime) -> str:
+    seconds = (at - asked_at).total_seconds()
+    return "now" if seconds < 1 else f"in {format_seconds(seconds)}"
+
+
+def _tell_options(said: Explanation) -> Iterator[str]:
+    if said.options:
+        yield "  sooner"
+    for option in said.options:
+        yield from _tell_option(option, said)
+    if not said.options_complete:
+        yield "           there was no time to try all that might help"
+
+
+def _tell_option(option: Option, said: Explanation) -> Iterator[str]:
+    gain = "at once"
+    if option.sooner_seconds is not None:
+        gain = f"{format_seconds(option.sooner_seconds)} sooner"
+    fields = dict(_flatten(option.change))
+    if said.job_id is None:
+        flags = " ".join(f"--set {field}={_show(value)}" for field, value in fields.items())
+        yield f"    {gain}: {clean_cell(flags)}"
+    elif option.change.keys() - {"pool"} <= _EDITABLE:
+        fields.pop("pool", None)
+        flags = " ".join(f"--set {field}={_show(value)}" for field, value in fields.items())
+        yield f"    {gain}: {clean_cell(f'trainmaster edit {said.job_id} {flags}')}"
+    else:
+        flags = " ".join(f"--set {field}={_show(value)}" for field, value in fields.items())
+        yield f"    {gain}: {clean_cell(f'trainmaster cancel {said.job_id}')}"
+        yield f"      and submit it again with {clean_cell(flags)}"
+
+
+def _flatten(change: Mapping[str, Any], before: str = "") -> Iterator[tuple[str, Any]]:
+    for name, value in change.items():
+        if isinstance(value, Mapping):
+            yield from _flatten(value, f"{before}{name}.")
+        else:
+            yield f"{before}{name}", value
+
+
+def _show(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) else str(value)
