@@ -112,6 +112,7 @@ class Reserver:
             return
         looked_ms = state.looked_ms.get(job_id)
         if looked_ms is not None and looked_ms <= self._now_ms < looked_ms + _LOOK_MS:
+            state.set_timer(looked_ms + _LOOK_MS, job_id)
             return
         state.looked_ms[job_id] = self._now_ms
         known = entry.view.reservation

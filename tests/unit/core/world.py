@@ -15,6 +15,7 @@ from typing import Any
 from scheduler.core.cluster import (
     ClusterView,
     JobView,
+    NodeShare,
     NodeView,
     Placement,
     QueueView,
@@ -47,7 +48,7 @@ from scheduler.core.step import step
 NOW_MS = 1_700_000_000_000
 PASSES_MAX = 60
 
-_LATER_CAUSES = {"HigherPriority", "CapacityLost", "Overrun", "NotFirst"}
+_LATER_CAUSES = {"HigherPriority", "CapacityLost", "Overrun", "NotFirst", "Held"}
 
 
 def node(name: str, gpus: int = 8, **changes: object) -> NodeView:
@@ -274,16 +275,7 @@ class World:
             case Start():
                 self._apply_start(row, decision)
             case Preempt():
-                if row.placement is None or row.stop_reason is not None:
-                    self.faults.append(f"{row.job_id} cannot be asked to go: {row}")
-                self._write(
-                    row,
-                    state=JobState.STOPPING,
-                    reason=decision.reason,
-                    stop_reason=decision.reason,
-                )
-                self.evictions[row.job_id] += 1
-                self.open_debts.setdefault(decision.for_job, []).append(row.job_id)
+                self._apply_preempt(row, decision)
             case Keep():
                 if decision.claim is None:
                     self._audit_lapse(row)
@@ -292,17 +284,27 @@ class World:
                 self._audit_reserve(row, decision)
                 self._write(row, reservation=decision.reservation)
             case Admit():
-                if row.state is not JobState.PENDING:
-                    self.faults.append(f"admits {row.job_id}, which is {row.state}")
+                self._expect(row.state is JobState.PENDING, f"admits {row}")
                 self._write(row, state=JobState.QUEUED, reason=decision.reason, message="")
             case Hold():
                 self._write(
                     row, state=JobState.PENDING, reason=decision.reason, message=decision.message
                 )
             case Explain():
-                if row.placement is not None:
-                    self.faults.append(f"says why {row.job_id} waits, and it runs")
+                self._expect(row.placement is None, f"says why it waits: {row}")
                 self._write(row, reason=decision.reason, message=decision.message)
+
+    def _expect(self, is_so: bool, fault: str) -> None:
+        if not is_so:
+            self.faults.append(fault)
+
+    def _apply_preempt(self, row: JobView, decision: Preempt) -> None:
+        may_go = row.placement is not None and row.stop_reason is None
+        self._expect(may_go, f"asks to go: {row}")
+        reason = decision.reason
+        self._write(row, state=JobState.STOPPING, reason=reason, stop_reason=reason)
+        self.evictions[row.job_id] += 1
+        self.open_debts.setdefault(decision.for_job, []).append(row.job_id)
 
     def _write(self, row: JobView, **changes: object) -> None:
         self.jobs[row.job_id] = dataclasses.replace(
@@ -338,27 +340,28 @@ class World:
             return "it has its places already"
         if sum(share.num_workers for share in placement.shares) != row.shape.num_workers:
             return "the gang is not whole"
-        per_worker = row.shape.per_worker
         held = self.list_slots()
-        for share in placement.shares:
-            view = self.nodes.get(share.node_id)
-            if view is None or view.closed_reason or view.pool != row.pool:
-                return f"{share.node_id} is no node for it"
-            if row.shape.gpu_models and view.gpu_model not in row.shape.gpu_models:
-                return f"{share.node_id} has other GPUs"
-            if view.gpu_memory_mib < row.shape.gpu_memory_mib:
-                return f"{share.node_id} has smaller GPUs"
-            slots = {(share.node_id, index) for index in share.gpu_indices}
-            if len(slots) != share.num_workers * per_worker.num_gpus:
-                return "it has not as many GPUs as it needs"
-            if not slots <= {(share.node_id, index) for index in view.gpu_indices}:
-                return f"{share.node_id} has no such GPUs"
-            if slots & held.keys():
-                return f"{held[min(slots & held.keys())]} holds {min(slots & held.keys())}"
-            fault = self._find_overfull(view, per_worker.times(share.num_workers))
-            if fault is not None:
-                return fault
-        return self._find_quota_fault(row)
+        faults = [self._find_share_fault(row, share, held) for share in placement.shares]
+        return next((one for one in faults if one), None) or self._find_quota_fault(row)
+
+    def _find_share_fault(
+        self, row: JobView, share: NodeShare, held: dict[tuple[str, int], str]
+    ) -> str | None:
+        view = self.nodes.get(share.node_id)
+        if view is None or view.closed_reason or view.pool != row.pool:
+            return f"{share.node_id} is no node for it"
+        models = row.shape.gpu_models or (view.gpu_model,)
+        if view.gpu_model not in models or view.gpu_memory_mib < row.shape.gpu_memory_mib:
+            return f"{share.node_id} has other GPUs"
+        slots = {(share.node_id, index) for index in share.gpu_indices}
+        wanted = row.shape.per_worker.times(share.num_workers)
+        if len(slots) != wanted.num_gpus or not slots <= {
+            (share.node_id, index) for index in view.gpu_indices
+        }:
+            return f"it has not the GPUs that it needs on {share.node_id}"
+        if slots & held.keys():
+            return f"{held[min(slots & held.keys())]} holds {min(slots & held.keys())}"
+        return self._find_overfull(view, wanted)
 
     def _find_overfull(self, view: NodeView, wanted: Resources) -> str | None:
         cpu_milli, memory_mib = self.count_used(view.node_id)
