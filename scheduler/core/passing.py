@@ -234,7 +234,7 @@ class Pass:
         state, view = self._state, entry.view
         level = count_affordable(entry, self._now_ms, state.policy)
         key = (view.pool, view.shape)
-        if self._failed.get(key, -1) >= level:
+        if self._failed.get(key, -1) >= level or self._is_hopeless(key, level, rank):
             self._set_retry(entry)
             return False
         allowed = self._reserver.find_allowed(entry)
@@ -245,9 +245,24 @@ class Pass:
             return True
         if allowed is None:
             self._failed[key] = level
+            stamp = (state.nodes.version, state.order_version)
+            state.hopeless[key] = (stamp, level, rank)
         if found.until_ms is not None:
             state.set_timer(found.until_ms, view.job_id)
         return False
+
+    def _is_hopeless(self, key: tuple[str, object], level: int, rank: Rank) -> bool:
+        """Whether one that stood higher has looked in vain, and nothing has come free since.
+
+        Keys of running jobs only fall while they run, and who starts takes room that was free to
+        the one that looked: neither makes victims.
+        """
+        state = self._state
+        known = state.hopeless.get(key)
+        if known is None or state.tenants.has_guarantees or state.policy.exempt_ms:
+            return False
+        stamp = (state.nodes.version, state.order_version)
+        return known[0] == stamp and level <= known[1] and rank >= known[2]
 
     def _set_retry(self, entry: Entry) -> None:
         """Look again when waiting has paid for one more."""

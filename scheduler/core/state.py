@@ -34,6 +34,7 @@ from scheduler.core.lines import Entry, Line, LineKey, Lines, Place
 from scheduler.core.nodes import Nodes
 from scheduler.core.octaves import count_octaves
 from scheduler.core.policy import DEFAULT_POLICY, Policy
+from scheduler.core.ranks import Rank
 from scheduler.core.reasons import Reason
 from scheduler.core.states import JobState
 from scheduler.core.tenants import Tenants
@@ -55,6 +56,9 @@ class State:
         unjudged: jobs of which the next pass has to see whether they may start at all.
         claimants, reservations: jobs that places are kept for, and guarantees, by job.
         full: for each pool and shape the version of the nodes at which no place was free.
+        hopeless: for each pool and shape (versions of nodes and order, evictions that were
+            affordable, rank) of the last search for room that found none.
+        order_version: grows when a running job may have come to stand lower.
         holders: per pool and tier the first job that found no place.
         barred: pools in which a guarantee has kept somebody off free places.
         untold: lines in which somebody does not say yet why it waits.
@@ -76,6 +80,8 @@ class State:
         self.claimants: dict[str, None] = {}
         self.reservations: dict[str, Reservation] = {}
         self.full: dict[tuple[str, object], int] = {}
+        self.hopeless: dict[tuple[str, object], tuple[tuple[int, int], int, Rank]] = {}
+        self.order_version = 0
         self.holders: dict[tuple[str, int], str] = {}
         self.barred: set[str] = set()
         self.untold: dict[LineKey, None] = {}
@@ -256,10 +262,12 @@ class State:
         if entry.estimate.changes_at_ms is not None:
             self.set_timer(entry.estimate.changes_at_ms, entry.job_id)
         if is_worse:
+            self.order_version += 1
             self.lines.wake_pool(entry.view.pool)  # somebody may now stand above it
 
     def reprice(self) -> None:
         """Pass new prices on to those who run, and let every line look again."""
+        self.order_version += 1
         for entry in self.jobs.values():
             entry.price = self.tenants.get_overshare(entry.view.project, entry.view.user)
         self.lines.wake_all()
@@ -332,7 +340,9 @@ class State:
                 self.set_timer(view.reservation.start_ms, view.job_id)
         entry.view = view
         entry.stale_ms = 0
-        entry.is_fixed = self._is_fixed(view)
+        is_fixed = self._is_fixed(view)
+        self.order_version += is_fixed != entry.is_fixed
+        entry.is_fixed = is_fixed
         if view.placement is None:
             if view.job_id not in self._listed:
                 self.unjudged[view.job_id] = None
