@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from scheduler.core.cluster import JobView
+from scheduler.core.cluster import JobView, Shape
+from scheduler.core.nodes import Group
 from scheduler.core.placement import count_per_node, find_homes, split
 from scheduler.core.reasons import Reason
 from scheduler.core.state import State
-
 
 # On more nodes than this their GPUs are counted first, which takes no look at each.
 _COUNTED_MAX = 64
@@ -19,12 +19,7 @@ def describe_no_room(job: JobView, state: State) -> tuple[str, str]:
     if not here:
         return Reason.NO_NODES, f"no node has joined pool {pool}"
     if not any(group.num_open for group in here.values()):
-        counts: dict[str, int] = {}
-        for node in state.nodes.by_id.values():
-            if node.view.pool == pool:
-                counts[node.view.closed_reason] = counts.get(node.view.closed_reason, 0) + 1
-        told = ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items()))
-        return Reason.NO_NODES, f"no node of pool {pool} takes new work: {told}"
+        return Reason.NO_NODES, _describe_closed(pool, state)
     groups = find_homes(shape, state.nodes.find_groups(pool, shape))
     if not groups:
         wanted = " or ".join(shape.gpu_models) or f"{shape.gpu_memory_mib / 1024:g} GiB each"
@@ -44,14 +39,27 @@ def describe_no_room(job: JobView, state: State) -> tuple[str, str]:
     ]
     free = sum(rooms)
     if free >= shape.num_workers and per_worker.num_gpus:
-        per_node = max(count_per_node(shape, group.capacity) for group in groups)
-        whole, rest = split(shape, per_node)
-        want = f"{whole} whole nodes" if whole else "one node"
-        if whole and rest:
-            want += f" and {rest} workers on one more"
+        want = _describe_domain(shape, groups)
         message = (
             f"{needs} on {want}; pool {pool} has room for {free}, at most {max(rooms)} of them "
             "on one node: spread them (resources.spread), or use fewer workers"
         )
         return Reason.FRAGMENTED, message
     return Reason.INSUFFICIENT_RESOURCES, f"{needs}, pool {pool} has room for {free} now"
+
+
+def _describe_closed(pool: str, state: State) -> str:
+    counts: dict[str, int] = {}
+    for node in state.nodes.by_id.values():
+        if node.view.pool == pool:
+            counts[node.view.closed_reason] = counts.get(node.view.closed_reason, 0) + 1
+    told = ", ".join(f"{count} {reason}" for reason, count in sorted(counts.items()))
+    return f"no node of pool {pool} takes new work: {told}"
+
+
+def _describe_domain(shape: Shape, groups: list[Group]) -> str:
+    per_node = max(count_per_node(shape, group.capacity) for group in groups)
+    whole, rest = split(shape, per_node)
+    if not whole:
+        return "one node"
+    return f"{whole} whole nodes" + (f" and {rest} workers on one more" if rest else "")
