@@ -15,13 +15,31 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from tests.bench import explain, first_step, many_jobs, metrics, starts, step_overhead, submits
+from tests.bench import (
+    core_scale,
+    explain,
+    first_step,
+    many_jobs,
+    metrics,
+    starts,
+    step_overhead,
+    submits,
+)
 from tests.bench.bench import Bench
 from tests.bench.figures import Figure, render_table
 
 _BENCHMARKS = {
     module.NAME: module
-    for module in (first_step, step_overhead, submits, metrics, many_jobs, starts, explain)
+    for module in (
+        first_step,
+        step_overhead,
+        submits,
+        metrics,
+        many_jobs,
+        starts,
+        explain,
+        core_scale,
+    )
 }
 
 
