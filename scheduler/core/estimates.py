@@ -12,6 +12,9 @@ from scheduler.core.cluster import JobView, Shape
 from scheduler.core.octaves import OCTAVE, count_octaves
 from scheduler.core.policy import Policy
 
+STARVED = 64 * OCTAVE
+"""What a starved job's key is lowered by: more than any two keys differ."""
+
 CPU_MILLI_PER_GPU = 8_000
 """What counts as much as one GPU in a job without GPUs: the CPUs that come with one."""
 
@@ -40,22 +43,40 @@ def measure_size(shape: Shape) -> int:
 
 
 def estimate(job: JobView, size: int, now_ms: int, policy: Policy) -> Estimate:
-    """Return what remains of `job` at `now_ms`; of a waiting job it does not depend on `now_ms`."""
+    """Return what remains of `job` at `now_ms`; of a waiting job it changes when it is starved."""
     ran_ms = 0 if job.placement is None else max(0, now_ms - job.started_ms)
     had_ms = job.served_ms + ran_ms
     age = job.submit_ms * OCTAVE // policy.ageing_ms
+    if is_starved(job, size, now_ms, policy):
+        age -= STARVED
     known_ms = find_remaining(job, had_ms, now_ms, policy)
     if known_ms is not None:
         return Estimate(wall_ms=known_ms, key=count_octaves(known_ms * size) + age)
-    boundary = policy.attained_gpu_ms * 1000  # in thousandths of a GPU, as `size` is
-    while had_ms * size >= boundary:
-        boundary *= policy.attained_base
+    boundary = _find_boundary(had_ms, size, policy)
     changes_at_ms = None
     if job.placement is not None:
         changes_at_ms = now_ms + -(-(boundary - had_ms * size) // size)
     return Estimate(
         wall_ms=boundary // size, key=count_octaves(boundary) + age, changes_at_ms=changes_at_ms
     )
+
+
+def find_deadline(job: JobView, size: int, policy: Policy) -> int:
+    """Return the instant at which waiting has become starving: ten times what it asks for."""
+    wall_ms = find_remaining(job, job.served_ms, job.measured_ms, policy)
+    if wall_ms is None:
+        wall_ms = _find_boundary(job.served_ms, size, policy) // size
+    return job.waiting_since_ms + max(policy.starved_min_ms, wall_ms * policy.starved_factor)
+
+
+def is_starved(job: JobView, size: int, now_ms: int, policy: Policy) -> bool:
+    """Whether the job has waited so long that it goes first, and keeps the places it got so."""
+    if not job.waiting_since_ms:
+        return False
+    until_ms = now_ms if job.placement is None else job.started_ms
+    if until_ms < job.waiting_since_ms + policy.starved_min_ms:
+        return False
+    return until_ms >= find_deadline(job, size, policy)
 
 
 def find_remaining(job: JobView, had_ms: int, now_ms: int, policy: Policy) -> int | None:
@@ -73,3 +94,11 @@ def find_remaining(job: JobView, had_ms: int, now_ms: int, policy: Policy) -> in
         left_ms = max(job.history_ms - had_ms, floor_ms, 1)
         found = left_ms if found is None else min(found, left_ms)
     return found
+
+
+def _find_boundary(had_ms: int, size: int, policy: Policy) -> int:
+    """Where the attained-service queue ends in which a job is that has had so much."""
+    boundary = policy.attained_gpu_ms * 1000  # in thousandths of a GPU, as `size` is
+    while had_ms * size >= boundary:
+        boundary *= policy.attained_base
+    return boundary

@@ -68,6 +68,7 @@ class Pass:
                 entry = state.jobs[job_id]
                 state.unjudged[job_id] = None  # it may have been held since it got its claim
             if entry.view.is_waiting:
+                state.refresh(entry, self._now_ms)
                 line = state.find_line(entry)
                 if line is not None:
                     state.lines.wake(line)

@@ -32,6 +32,8 @@ class Policy:
         patience_base: each eviction that a victim has suffered multiplies that wait, so that the
             budget of a long job lasts for its life.
         evictions_max: budget of a job: after so many it runs to its end.
+        starved_min_ms, starved_factor: a job that has waited a day, and ten times what it asks
+            for, goes first in its class and is not evicted from the places it gets then.
         exempt_ms: a job that has just got its places keeps them at least this long.
         restart_ms: what an eviction costs beyond lost work: stop, start, load the checkpoint.
         attained_gpu_ms: the first boundary of the attained-service queues, one GPU-hour.
@@ -52,6 +54,8 @@ class Policy:
     patience_min_ms: int = 60 * SECOND_MS
     patience_base: int = 2
     evictions_max: int = 6
+    starved_min_ms: int = DAY_MS
+    starved_factor: int = 10
     exempt_ms: int = 0
     restart_ms: int = 60 * SECOND_MS
     attained_gpu_ms: int = HOUR_MS

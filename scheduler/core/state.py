@@ -29,7 +29,12 @@ from scheduler.core.deltas import (
     RulesSeen,
 )
 from scheduler.core.durations import Durations
-from scheduler.core.estimates import CPU_MILLI_PER_GPU, estimate, measure_size
+from scheduler.core.estimates import (
+    CPU_MILLI_PER_GPU,
+    estimate,
+    find_deadline,
+    measure_size,
+)
 from scheduler.core.lines import Entry, Line, LineKey, Lines, Place
 from scheduler.core.nodes import Nodes
 from scheduler.core.octaves import count_octaves
@@ -165,6 +170,8 @@ class State:
             self.set_timer(view.reservation.start_ms, view.job_id)
         if view.placement is None:
             self.unjudged[view.job_id] = None
+            if view.waiting_since_ms:
+                self.set_timer(find_deadline(view, size, self.policy), view.job_id)
         else:
             self._put_running(entry, now_ms)
         return entry
@@ -249,6 +256,18 @@ class State:
         timer = heapq.heappop(self._timers)
         self._timers_set.discard(timer)
         return timer[1]
+
+    def refresh(self, entry: Entry, now_ms: int) -> None:
+        """Give a waiting job that is starved by now its new place."""
+        known = estimate(entry.view, entry.size, now_ms, self.policy)
+        if known.key == entry.place[1]:
+            return
+        is_listed = self.find_line(entry) is not None
+        self.unlist(entry)
+        entry.estimate, entry.key = known, known.key
+        entry.place = (entry.place[0], known.key, *entry.place[2:])
+        if is_listed:
+            self.list_waiting(entry)
 
     def rerank(self, entry: Entry, now_ms: int) -> None:
         """Work the key of a running job out anew, when it has entered another queue."""
