@@ -6,6 +6,7 @@ them, what a job has had so far stands for what it will need (attained service).
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 from scheduler.core.cluster import JobView, Shape
@@ -63,20 +64,20 @@ def estimate(job: JobView, size: int, now_ms: int, policy: Policy) -> Estimate:
 
 def find_deadline(job: JobView, size: int, policy: Policy) -> int:
     """Return the instant at which waiting has become starving: ten times what it asks for."""
-    wall_ms = find_remaining(job, job.served_ms, job.measured_ms, policy)
-    if wall_ms is None:
-        wall_ms = _find_boundary(job.served_ms, size, policy) // size
-    return job.waiting_since_ms + max(policy.starved_min_ms, wall_ms * policy.starved_factor)
+    asked_ms = _find_asked(job, size, policy)
+    return job.waiting_since_ms + max(policy.starved_min_ms, asked_ms * policy.starved_factor)
 
 
 def is_starved(job: JobView, size: int, now_ms: int, policy: Policy) -> bool:
-    """Whether the job has waited so long that it goes first, and keeps the places it got so."""
+    """Whether the job has waited so long that it goes first, and keeps what it asked for."""
     if not job.waiting_since_ms:
         return False
     until_ms = now_ms if job.placement is None else job.started_ms
     if until_ms < job.waiting_since_ms + policy.starved_min_ms:
         return False
-    return until_ms >= find_deadline(job, size, policy)
+    if until_ms < find_deadline(job, size, policy):
+        return False
+    return job.placement is None or now_ms < job.started_ms + _find_asked(job, size, policy)
 
 
 def find_remaining(job: JobView, had_ms: int, now_ms: int, policy: Policy) -> int | None:
@@ -102,3 +103,10 @@ def _find_boundary(had_ms: int, size: int, policy: Policy) -> int:
     while had_ms * size >= boundary:
         boundary *= policy.attained_base
     return boundary
+
+
+def _find_asked(job: JobView, size: int, policy: Policy) -> int:
+    """What the job asked for when it began to wait; nothing that it does on its places counts."""
+    waiting = dataclasses.replace(job, remaining_ms=None) if job.remaining_ms is not None else job
+    wall_ms = find_remaining(waiting, job.served_ms, 0, policy)
+    return _find_boundary(job.served_ms, size, policy) // size if wall_ms is None else wall_ms
