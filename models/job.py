@@ -35,7 +35,7 @@ class Job(Base):
         gpu_ms: GPUs held x that time.
         deadline_served_ms: how long attempts ran that the service cut short since the last one
             that ended otherwise; counts towards `limits.wall_seconds`.
-        waiting_since_at: when its last attempt ended, None before the first.
+        waiting_since_at: since when nothing but a lack of room has kept it; None before that.
         claim: {"shares": [{"node_id", "num_workers", "gpu_indices"}], "until_ms"}: places that are
             kept for it.
         reservation: {"start_ms", "node_ids"}: the latest start that was promised.

@@ -57,14 +57,6 @@ class Placement:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class NoFit:
-    """Why a gang cannot be placed now."""
-
-    reason: str
-    message: str
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
 class Shape:
     """What a gang needs; gangs of one shape are interchangeable to placement.
 
@@ -122,7 +114,8 @@ class JobView:
         history_ms: how long jobs like it took in all, None when there were none.
         served_ms: how long its earlier attempts ran, in all.
         evictions: how often it was preempted or moved.
-        waiting_since_ms: when it began to wait: submitted, or its last attempt ended.
+        waiting_since_ms: since when nothing but a lack of room has kept it; of a job with places,
+            until it got them.
         placement: the places it holds, None while it waits.
         started_ms: when it got them.
         saved_ms: when its last checkpoint of this attempt was committed.

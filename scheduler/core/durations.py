@@ -84,7 +84,7 @@ class Durations:
         for name in ("", project):
             key = (name, has_limit)
             reached = self._reached.get(key)
-            if reached is not None and (name or not project or name == ""):
+            if reached is not None:
                 ended = self._ended[key][at]
                 hazard = (ended * _ONE + _FILL * hazard) // (reached[at] + _FILL)
         return hazard

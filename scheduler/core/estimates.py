@@ -27,11 +27,14 @@ class Estimate:
     Attributes:
         wall_ms: time on its places; of an attained-service queue its share of the boundary.
         key: static part of its rank, in 1/1024 octaves; smaller goes first.
-        changes_at_ms: when a running job enters the next queue, None when it never does.
+        is_known: whether it was measured, declared or remembered.
+        changes_at_ms: when the key of a running job rises: it enters the next queue, outlives its
+            history, or has had what it starved for. None when it only falls.
     """
 
     wall_ms: int
     key: int
+    is_known: bool = False
     changes_at_ms: int | None = None
 
 
@@ -48,17 +51,25 @@ def estimate(job: JobView, size: int, now_ms: int, policy: Policy) -> Estimate:
     ran_ms = 0 if job.placement is None else max(0, now_ms - job.started_ms)
     had_ms = job.served_ms + ran_ms
     age = job.submit_ms * OCTAVE // policy.ageing_ms
+    changes = []
     if is_starved(job, size, now_ms, policy):
         age -= STARVED
+        changes.append(job.started_ms + _find_asked(job, size, policy))
     known_ms = find_remaining(job, had_ms, now_ms, policy)
     if known_ms is not None:
-        return Estimate(wall_ms=known_ms, key=count_octaves(known_ms * size) + age)
-    boundary = _find_boundary(had_ms, size, policy)
-    changes_at_ms = None
-    if job.placement is not None:
-        changes_at_ms = now_ms + -(-(boundary - had_ms * size) // size)
+        if job.history_ms is not None and had_ms < job.history_ms:
+            changes.append(now_ms + job.history_ms - had_ms)
+        wall_ms, service = known_ms, known_ms * size
+    else:
+        service = _find_boundary(had_ms, size, policy)
+        changes.append(now_ms + -(-(service - had_ms * size) // size))
+        wall_ms = service // size
+    is_running = job.placement is not None and bool(changes)
     return Estimate(
-        wall_ms=boundary // size, key=count_octaves(boundary) + age, changes_at_ms=changes_at_ms
+        wall_ms=wall_ms,
+        key=count_octaves(service) + age,
+        is_known=known_ms is not None,
+        changes_at_ms=min(changes) if is_running else None,
     )
 
 

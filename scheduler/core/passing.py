@@ -103,8 +103,14 @@ class Pass:
                     Admit(job_id=view.job_id, version=view.version, reason=reason, message="")
                 )
                 entry.view = dataclasses.replace(
-                    view, state=JobState.QUEUED, version=view.version + 1, reason=reason, message=""
+                    view,
+                    state=JobState.QUEUED,
+                    version=view.version + 1,
+                    reason=reason,
+                    message="",
+                    waiting_since_ms=self._now_ms,
                 )
+                state.refresh(entry, self._now_ms)
             if view.claim is None:
                 state.list_waiting(entry)
 

@@ -23,7 +23,7 @@ class Policy:
     Attributes:
         ageing_ms: a job that waits this long outranks one that is half as large and comes then.
             40 days: below it large jobs gain little and the mean suffers, above it the largest
-            wait a second time; the curve is flat from 25 to 80.
+            wait a second time; the curve is flat from 20 to 80.
         margin: what a preemptor must be better by, in 1/1024 octaves. Half an octave: an estimate
             that is wrong by 40 % does not evict.
         patience_ppm: a job evicts only when it has waited this part of its own estimate. Places
@@ -33,7 +33,7 @@ class Policy:
             budget of a long job lasts for its life.
         evictions_max: budget of a job: after so many it runs to its end.
         starved_min_ms, starved_factor: a job that has waited a day, and ten times what it asks
-            for, goes first in its class and is not evicted from the places it gets then.
+            for, goes first in its class, and is not evicted for as long as it asked for.
         exempt_ms: a job that has just got its places keeps them at least this long.
         restart_ms: what an eviction costs beyond lost work: stop, start, load the checkpoint.
         attained_gpu_ms: the first boundary of the attained-service queues, one GPU-hour.

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import heapq
 from bisect import bisect_left, insort
-from collections.abc import Iterable
 
 from scheduler.core.cluster import (
     ClusterView,
@@ -41,10 +40,8 @@ from scheduler.core.octaves import count_octaves
 from scheduler.core.policy import DEFAULT_POLICY, Policy
 from scheduler.core.ranks import Rank
 from scheduler.core.reasons import Reason
-from scheduler.core.states import JobState
 from scheduler.core.tenants import Tenants
 
-_WAITING = frozenset({JobState.PENDING, JobState.QUEUED})
 _STAYING = (None, Reason.MIGRATING)
 _GONE_MAX = 10_000
 LEAVING = frozenset({Reason.PREEMPTING, Reason.MIGRATING})
@@ -145,7 +142,7 @@ class State:
                 return old
             self._take_out(old, now_ms)
             if _frees(old.view, view):
-                self.lines.wake_pool(old.view.pool)
+                self._wake_for_room(old.view.pool)
         size = measure_size(view.shape)
         known = estimate(view, size, now_ms, self.policy)
         place = (-view.priority, known.key, view.sequence, view.job_id)
@@ -170,8 +167,7 @@ class State:
             self.set_timer(view.reservation.start_ms, view.job_id)
         if view.placement is None:
             self.unjudged[view.job_id] = None
-            if view.waiting_since_ms:
-                self.set_timer(find_deadline(view, size, self.policy), view.job_id)
+            self._watch_starving(view, size, now_ms)
         else:
             self._put_running(entry, now_ms)
         return entry
@@ -183,7 +179,14 @@ class State:
             return
         self._take_out(entry, now_ms)
         if entry.view.placement is not None or entry.view.claim is not None:
-            self.lines.wake_pool(entry.view.pool)
+            self._wake_for_room(entry.view.pool)
+
+    def _wake_for_room(self, pool: str) -> None:
+        """Something came free in `pool`; what counts against a quota counts in every pool."""
+        if self._quotas:
+            self.lines.wake_all()
+        else:
+            self.lines.wake_pool(pool)
 
     def _take_out(self, entry: Entry, now_ms: int) -> None:
         job_id, view = entry.job_id, entry.view
@@ -258,7 +261,8 @@ class State:
         return timer[1]
 
     def refresh(self, entry: Entry, now_ms: int) -> None:
-        """Give a waiting job that is starved by now its new place."""
+        """Give a waiting job the place that follows from how long it has waited by now."""
+        self._watch_starving(entry.view, entry.size, now_ms)
         known = estimate(entry.view, entry.size, now_ms, self.policy)
         if known.key == entry.place[1]:
             return
@@ -268,6 +272,12 @@ class State:
         entry.place = (entry.place[0], known.key, *entry.place[2:])
         if is_listed:
             self.list_waiting(entry)
+
+    def _watch_starving(self, view: JobView, size: int, now_ms: int) -> None:
+        if view.waiting_since_ms:
+            at_ms = find_deadline(view, size, self.policy)
+            if at_ms > now_ms:
+                self.set_timer(at_ms, view.job_id)
 
     def rerank(self, entry: Entry, now_ms: int) -> None:
         """Work the key of a running job out anew, when it has entered another queue."""
@@ -302,7 +312,7 @@ class State:
         """Bring the key of a running job up to date; its place stays that of its last change."""
         known = estimate(entry.view, entry.size, now_ms, self.policy)
         entry.key = known.key
-        if known.changes_at_ms is not None:
+        if not known.is_known and known.changes_at_ms is not None:
             entry.stale_ms = known.changes_at_ms
             return
         # What remains is rounded down to seven bits, by at most a 64th: between two such values
@@ -312,6 +322,8 @@ class State:
         entry.key += count_octaves(rounded_ms * entry.size)
         entry.key -= count_octaves(known.wall_ms * entry.size)
         entry.stale_ms = now_ms + known.wall_ms - rounded_ms + 1
+        if known.changes_at_ms is not None:
+            entry.stale_ms = min(entry.stale_ms, known.changes_at_ms)
 
     def count_capacity(self) -> int:
         """Return what all nodes that take work have, in thousandths of a GPU."""
@@ -363,6 +375,7 @@ class State:
         self.order_version += is_fixed != entry.is_fixed
         entry.is_fixed = is_fixed
         if view.placement is None:
+            self._watch_starving(view, entry.size, now_ms)
             if view.job_id not in self._listed:
                 self.unjudged[view.job_id] = None
         elif view.stop_reason is None and known.key != entry.place[1]:
@@ -478,16 +491,6 @@ class State:
         rules = RulesSeen(quotas=view.quotas, usage=view.usage, queues=view.queues)
         # What runs has used something too, whether or not ended attempts have.
         self._set_rules(rules, now_ms, is_all_new=True)
-
-
-def is_waiting_state(state: JobState) -> bool:
-    """Whether a job of this state waits for places."""
-    return state in _WAITING
-
-
-def iter_places(running: Iterable[Place]) -> Iterable[Place]:
-    """Turn entries of `State.running` back into places."""
-    return (_worst_first(place) for place in running)
 
 
 def _holds_the_same(old: JobView, new: JobView) -> bool:

@@ -22,6 +22,9 @@ def describe_no_room(job: JobView, state: State) -> tuple[str, str]:
         return Reason.NO_NODES, _describe_closed(pool, state)
     groups = find_homes(shape, state.nodes.find_groups(pool, shape))
     if not groups:
+        if not shape.gpu_models and not shape.gpu_memory_mib:
+            told = shape.per_worker.describe()
+            return Reason.INSUFFICIENT_RESOURCES, f"no node of pool {pool} could hold {told}"
         wanted = " or ".join(shape.gpu_models) or f"{shape.gpu_memory_mib / 1024:g} GiB each"
         return Reason.GPU_UNAVAILABLE, f"no node of pool {pool} has GPUs of the kind: {wanted}"
     per_worker = shape.per_worker

@@ -160,6 +160,7 @@ class _Batch:
             case Admit():
                 self._advance(job, JobEvent.ADMITTED, decision)
                 job.not_before_at = job.not_before_reason = None
+                job.waiting_since_at = self._now
             case Hold():
                 self._advance(job, JobEvent.HELD, decision)
             case Explain():

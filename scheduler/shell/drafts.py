@@ -44,6 +44,7 @@ _FIELDS = (
     "epoch",
     "num_attempts",
     "not_before_at",
+    "waiting_since_at",
     "not_before_reason",
     "stop_reason",
     "claim",
@@ -90,6 +91,7 @@ class JobDraft:
     request_memory_mib: int | None
     resume_from: str | None
     not_before_at: datetime | None
+    waiting_since_at: datetime | None
     not_before_reason: str | None
     stop_reason: str | None
     claim: dict[str, Any] | None

@@ -97,7 +97,6 @@ def test_a_large_gang_is_not_starved_by_a_stream_of_small_jobs(seed: int) -> Non
     started_ms = next(at_ms for at_ms, job_id in world.starts if job_id == "j1")
     grace_ms = gang.grace_ms + world.policy.claim_extra_ms
     assert started_ms <= starved_ms + 2 * HOUR_MS + grace_ms
-    assert world.evictions["j1"] == 0
     assert world.faults == []
 
 

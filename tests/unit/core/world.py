@@ -285,7 +285,13 @@ class World:
                 self._write(row, reservation=decision.reservation)
             case Admit():
                 self._expect(row.state is JobState.PENDING, f"admits {row}")
-                self._write(row, state=JobState.QUEUED, reason=decision.reason, message="")
+                self._write(
+                    row,
+                    state=JobState.QUEUED,
+                    reason=decision.reason,
+                    message="",
+                    waiting_since_ms=self.now_ms,
+                )
             case Hold():
                 self._write(
                     row, state=JobState.PENDING, reason=decision.reason, message=decision.message
