@@ -440,6 +440,8 @@ class Search:
         for group in self._state.nodes.find_groups(view.pool, view.shape):
             for node_id in group.iter_fullest(num_gpus):
                 taken = elsewhere.get(node_id, 0)
+                if taken and (per_worker.cpu_milli or per_worker.memory_mib):
+                    continue  # what the first one takes beside its GPUs is not counted here
                 node = self._state.nodes.by_id[node_id]
                 if node.free_gpus - taken < num_gpus or node.count_room(per_worker) < count:
                     continue
