@@ -86,6 +86,31 @@ def test_the_comparison_would_see_a_mistake(
     assert largest_difference(read_parameters(tmp_path), reference("sgd", size)) > 1e-6
 
 
+@pytest.mark.parametrize(
+    ("compression", "least", "most"),
+    [
+        # Relative error of one rounding, times some learning rate x gradient x 21 steps of order 1;
+        # below the least, nothing can have been rounded.
+        pytest.param("fp16", 2.0**-24, 2.0**-9, id="fp16: 11 bits"),
+        pytest.param("bf16", 2.0**-20, 2.0**-6, id="bf16: 8 bits"),
+    ],
+)
+def test_compressed_gradients_are_rounded_and_no_worse(
+    forge: Forge,
+    tmp_path: Path,
+    reference: "functools.partial[list[float]]",
+    compression: str,
+    least: float,
+    most: float,
+) -> None:
+    sync = {"mode": "allreduce", "compression": compression}
+
+    forge.run(SCRIPT, tmp_path, "ours", "sgd", "103", "16", ranks=3, description={"sync": sync})
+
+    gap = largest_difference(read_parameters(tmp_path), reference("sgd", 103))
+    assert least < gap < most
+
+
 @pytest.mark.parametrize(("before", "after"), [(2, 3), (3, 1), (1, 2)])
 def test_another_number_of_replicas_goes_on_where_the_first_stopped(
     forge: Forge,

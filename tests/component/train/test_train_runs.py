@@ -128,7 +128,7 @@ def test_what_was_logged_before_a_kill_is_on_disk(forge: Forge, supervisor: Fake
         ({"parallel": {"data": 1, "tensor": 2}}, "parallel.tensor = 2"),
         ({"parallel": {"shard": 2}}, "parallel.shard = 2"),
         ({"sync": {"mode": "diloco", "every": 16}}, "sync.mode = diloco"),
-        ({"sync": {"mode": "allreduce", "compression": "fp16"}}, "compression = fp16"),
+        ({"sync": {"mode": "allreduce", "compression": "int8"}}, "compression = int8"),
     ],
 )
 def test_a_mode_that_is_not_there_is_refused_by_name(

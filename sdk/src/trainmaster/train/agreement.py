@@ -15,7 +15,7 @@ from trainmaster._pace import plan_interval
 
 if TYPE_CHECKING:
     from trainmaster.run import Run
-    from trainmaster.train.replicas import Replicas
+    from trainmaster.train.synchronization import Synchronization
 
 
 @dataclass(frozen=True)
@@ -29,13 +29,13 @@ class Answer:
 class Agreement:
     """The question, and when it is asked next."""
 
-    def __init__(self, run: Run, replicas: Replicas, step: int) -> None:
+    def __init__(self, run: Run, synchronization: Synchronization, step: int) -> None:
         self._run = run
-        self._replicas = replicas
+        self._synchronization = synchronization
         policy = run.description.get("checkpoint") or {}
         self._every_steps: int | None = policy.get("every_steps")
         self._every_s: float | None = policy.get("every_seconds")
-        self._step = self._next_step = step
+        self._step = self._next_step = self._looked_step = step
         self._asked_at_s = self._saved_at_s = time.monotonic()
 
     def ask(self, step: int, *, is_forced: bool) -> Answer:
@@ -46,9 +46,13 @@ class Agreement:
             is_forced: ask the others now, on every rank.
         """
         answer = Answer(stop=False, save=False)
-        if self._replicas.size == 1 or step >= self._next_step or is_forced:
+        if not self._synchronization.may_meet(step):
+            return answer
+        if self._synchronization.size == 1 or step >= self._next_step or is_forced:
             answer = self._ask_all(step)
-        is_due = self._every_steps is not None and step % self._every_steps == 0
+        every, since = self._every_steps, self._looked_step
+        is_due = every is not None and step // every > since // every
+        self._looked_step = step
         if answer.stop or answer.save or is_due:
             self._saved_at_s = time.monotonic()
             answer = Answer(stop=answer.stop, save=True)
@@ -57,13 +61,13 @@ class Agreement:
     def _ask_all(self, step: int) -> Answer:
         now = time.monotonic()
         stop, save = self._run.should_stop(), self._run.checkpoint_requested()
-        if self._every_s is not None and self._replicas.rank == 0:
+        if self._every_s is not None and self._synchronization.rank == 0:
             save = save or now - self._saved_at_s >= self._every_s
-        if self._replicas.size == 1:
+        if self._synchronization.size == 1:
             return Answer(stop=stop, save=save)
         interval = 0  # rank 0 alone chooses, with its own clock
-        if self._replicas.rank == 0:
+        if self._synchronization.rank == 0:
             interval = plan_interval(max(1, step - self._step), now - self._asked_at_s)
-        any_stops, any_saves, interval = self._replicas.maximum([stop, save, interval])
+        any_stops, any_saves, interval = self._synchronization.maximum([stop, save, interval])
         self._step, self._next_step, self._asked_at_s = step, step + interval, now
         return Answer(stop=bool(any_stops), save=bool(any_saves))

@@ -19,19 +19,19 @@ if TYPE_CHECKING:
     from trainmaster._order import Cursor
     from trainmaster.run import Run
     from trainmaster.train.metrics import MetricLog
-    from trainmaster.train.replicas import Replicas
     from trainmaster.train.snapshot import Snapshot, Stateful
+    from trainmaster.train.synchronization import Synchronization
 
 
 class Saver:
     """Takes, writes and commits the snapshots of one run."""
 
     def __init__(
-        self, run: Run, replicas: Replicas, metrics: MetricLog, saved_step: int | None
+        self, run: Run, synchronization: Synchronization, metrics: MetricLog, saved_step: int | None
     ) -> None:
         """`saved_step` is that of the checkpoint which the run resumes from, if it does."""
         self._run = run
-        self._replicas = replicas
+        self._synchronization = synchronization
         self._metrics = metrics
         self._saved: tuple[int | None, dict[str, Any]] = (saved_step, {})
         self._thread: threading.Thread | None = None
@@ -46,7 +46,7 @@ class Saver:
             RunError: the one before could not be written or committed.
             OSError: the disk did not take the one before.
         """
-        states = self._replicas.gather(randomness.capture(self._replicas.device))
+        states = self._synchronization.gather(randomness.capture(self._synchronization.device))
         if states is None:
             return
         self._metrics.flush()
@@ -63,8 +63,11 @@ class Saver:
     def save_last(self, things: Stateful, cursor: Cursor) -> None:
         """Save unless the newest checkpoint has this step and these metrics; then wait for it."""
         self._metrics.flush()
-        is_new = self._replicas.rank == 0 and self._saved != (cursor.step, self._metrics.latest)
-        if things.models and self._replicas.maximum([is_new])[0]:
+        is_new = self._synchronization.rank == 0 and self._saved != (
+            cursor.step,
+            self._metrics.latest,
+        )
+        if things.models and self._synchronization.maximum([is_new])[0]:
             self.save(things, cursor)
         self.wait()
 

@@ -15,11 +15,10 @@ from trainmaster.run import RunError, current_run
 from trainmaster.train import randomness
 from trainmaster.train.agreement import Agreement
 from trainmaster.train.metrics import MetricLog
-from trainmaster.train.replicas import Replicas
+from trainmaster.train.modes import choose_synchronization
 from trainmaster.train.saver import Saver
 from trainmaster.train.snapshot import Resumed, Stateful
 from trainmaster.train.sources import Share, iter_batches, size_of
-from trainmaster.train.synchronization import choose_synchronization
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -84,9 +83,8 @@ class TrainRun:
         if deterministic:
             torch.use_deterministic_algorithms(True)
             torch.backends.cudnn.benchmark = False
-        self._replicas = Replicas(run, device)
-        self._synchronization = choose_synchronization(run.description, self._replicas)
-        self.device = self._replicas.device
+        self._synchronization = choose_synchronization(run, device)
+        self.device = self._synchronization.device
         found = run.latest_checkpoint()
         self._resumed = Resumed(found.path, found.step) if found else None
         self._cursor = self._resumed.cursor if self._resumed else Cursor()
@@ -98,8 +96,8 @@ class TrainRun:
         self._scaler: Any = None
         self._metrics = MetricLog(run._record)
         saved_step = self._cursor.step if self._resumed else None
-        self._saver = Saver(run, self._replicas, self._metrics, saved_step)
-        self._agreement = Agreement(run, self._replicas, self._cursor.step)
+        self._saver = Saver(run, self._synchronization, self._metrics, saved_step)
+        self._agreement = Agreement(run, self._synchronization, self._cursor.step)
         randomness.seed_everything(seed)
         run.should_stop()  # opens the line on which we are told
 
@@ -158,7 +156,9 @@ class TrainRun:
         if self._resumed:
             self._resumed.load_model(name, module)
         self._things.models[name] = module
-        return self._synchronization.wrap(module, find_unused_parameters=find_unused_parameters)
+        return self._synchronization.wrap(
+            name, module, find_unused_parameters=find_unused_parameters
+        )
 
     def optimizer(self, optimizer: Optimizer, *, name: str = "optimizer") -> Optimizer:
         """Give an optimizer its saved state; `steps` clears its gradients before each step."""
@@ -166,6 +166,7 @@ class TrainRun:
         if self._resumed:
             self._resumed.load_optimizer(name, optimizer)
         self._things.optimizers[name] = optimizer
+        self._synchronization.adopt(name, optimizer)
         return optimizer
 
     def scheduler(self, scheduler: Kept, *, name: str = "scheduler") -> Kept:
@@ -220,9 +221,10 @@ class TrainRun:
             shuffle: False keeps the order of the dataset.
             loader_workers: processes on this rank that load samples ahead.
         """
-        if batch_size < self.world_size:
+        num_shares = self._synchronization.share[1]
+        if batch_size < num_shares:
             raise ValueError(
-                f"batch_size is {batch_size} over {self.world_size} replicas: "
+                f"batch_size is {batch_size} over {num_shares} replicas: "
                 "it counts the samples of all of them, so give at least one for each"
             )
         if epochs is None and steps is None:
@@ -238,8 +240,9 @@ class TrainRun:
         self._cursor = plan.enter(self._cursor)
         steps_total = self._cursor.step - self._cursor.loop_step + plan.steps_total
         self._run.progress(self._cursor.step, steps_total)
-        share = Share(plan, self._replicas)
-        rest = iter_batches(dataset, plan, self._cursor, share, self.device, loader_workers)
+        share = Share(plan, self._synchronization.share)
+        batches = self._synchronization.batches(plan, self._cursor)
+        rest = iter_batches(dataset, batches, share, self.device, loader_workers)
         with contextlib.closing(rest):
             for batch, samples in rest:
                 for optimizer in self._things.optimizers.values():
@@ -247,6 +250,7 @@ class TrainRun:
                 self._batch, self._num_samples = batch, share.count(batch)
                 self._cursor = batch.after
                 yield self._cursor.step, samples
+                self._synchronization.after_step(self._cursor.step, self._num_samples)
                 self._run.progress(self._cursor.step, steps_total)
                 answer = self._agreement.ask(self._cursor.step, is_forced=self.is_epoch_end)
                 if answer.save:
@@ -255,6 +259,7 @@ class TrainRun:
                     self._is_stopped = True
                     self._saver.wait()
                     return
+        self._synchronization.end_loop(self._cursor.step)
 
     def backward(self, loss: torch.Tensor) -> None:
         """Compute gradients of the mean loss over the whole batch, on all replicas.
@@ -286,7 +291,7 @@ class TrainRun:
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         """Return the sum of a tensor over all ranks; every rank must call it."""
-        return self._replicas.sum(values)
+        return self._synchronization.sum(values)
 
     # How it ends.
 
@@ -296,7 +301,6 @@ class TrainRun:
             self._saver.save_last(self._things, self._cursor)
         self._metrics.flush()
         self._synchronization.close()
-        self._replicas.close()
 
     def _abandon(self) -> None:
         """Let what is under way come to its end; the group is not left in order, but by dying."""

@@ -5,6 +5,7 @@ Knows which samples a rank takes; what is done with them is the user's.
 
 from __future__ import annotations
 
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -17,8 +18,7 @@ from trainmaster.train.randomness import seed_everything
 if TYPE_CHECKING:
     from collections.abc import Callable, Generator, Iterator
 
-    from trainmaster._order import Batch, Cursor, Plan
-    from trainmaster.train.replicas import Replicas
+    from trainmaster._order import Batch, Plan
 
 BLOCK_SAMPLES = 8192  # shuffled at once: small enough to begin at once, large enough to be cheap
 
@@ -55,18 +55,20 @@ class ShuffledOrder:
 class Share:
     """Which samples of a global batch this rank computes on."""
 
-    def __init__(self, plan: Plan, replicas: Replicas) -> None:
+    def __init__(self, plan: Plan, share: tuple[int, int]) -> None:
+        """`share` is the number of this rank's share, and how many there are."""
         seed, size, is_shuffled = plan.order
+        self.seed = seed
         self._order = ShuffledOrder(seed, size, is_shuffled=is_shuffled)
-        self._replicas = replicas
+        self._share = share
 
     def count(self, batch: Batch) -> int:
         """Return how many samples of a batch are this rank's."""
-        return len(share_of(batch.count, self._replicas.rank, self._replicas.size))
+        return len(share_of(batch.count, *self._share))
 
     def indices(self, batch: Batch) -> torch.Tensor:
         """Return them; a rank that has none borrows the batch's first, to compute in step."""
-        share = share_of(batch.count, self._replicas.rank, self._replicas.size)
+        share = share_of(batch.count, *self._share)
         first, stop = (share.start, share.stop) if len(share) else (0, 1)
         return self._order.take(batch.epoch, batch.first + first, batch.first + stop)
 
@@ -95,31 +97,31 @@ def size_of(dataset: Any) -> int:
 
 
 def iter_batches(
-    dataset: Any, plan: Plan, cursor: Cursor, share: Share, device: torch.device, workers: int
+    dataset: Any, batches: Iterator[Batch], share: Share, device: torch.device, workers: int
 ) -> Generator[tuple[Batch, Any], None, None]:
     """Yield what is left of a loop: each global batch with this rank's part of its samples.
 
     Args:
         dataset: as `size_of` accepts it.
-        plan: the loop.
-        cursor: where it goes on.
+        batches: what is left of the loop.
         share: which samples are this rank's.
         device: where the samples are wanted.
         workers: processes that load samples ahead; 0 loads them here.
     """
     if workers > 0 and _find_columns(dataset) is None:
+        batches, ahead = itertools.tee(batches)
         loader = DataLoader(
-            _SeededSamples(dataset, plan.order[0]),
-            batch_sampler=_SampleLists(plan, cursor, share),
+            _SeededSamples(dataset, share.seed),
+            batch_sampler=_SampleLists(ahead, share),
             num_workers=workers,
             pin_memory=device.type == "cuda",
             generator=torch.Generator(),  # ours, so that loading draws nothing from the rank's
         )
-        for batch, samples in zip(plan.batches(cursor), loader):
+        for batch, samples in zip(batches, loader):
             yield batch, to_device(samples, device)
         return
     fetch = _fetcher(dataset)
-    for batch in plan.batches(cursor):
+    for batch in batches:
         yield batch, to_device(fetch(share.indices(batch)), device)
 
 
@@ -139,11 +141,11 @@ def to_device(samples: Any, device: torch.device) -> Any:
 class _SampleLists:
     """What a DataLoader asks for: epoch and number of the samples of each batch to come."""
 
-    def __init__(self, plan: Plan, cursor: Cursor, share: Share) -> None:
-        self._plan, self._cursor, self._share = plan, cursor, share
+    def __init__(self, batches: Iterator[Batch], share: Share) -> None:
+        self._batches, self._share = batches, share
 
     def __iter__(self) -> Iterator[list[tuple[int, int]]]:
-        for batch in self._plan.batches(self._cursor):
+        for batch in self._batches:
             yield [(batch.epoch, index) for index in self._share.indices(batch).tolist()]
 
 

@@ -1,142 +1,106 @@
-"""How replicas become one model: which mechanism a job asked for, and what each does.
+"""What every way of joining replicas owes to a training: the duties of a mode.
 
-One class per mode, with the same three duties: wrap a model, weigh a loss, and say what it needs
-in a checkpoint. Here is synchronous data parallelism; a mode that is not is refused by name.
+A mode wraps a model, weighs a loss, acts after a step, says which samples come next, carries the
+small talk among all ranks, and says what it needs in a checkpoint. The defaults here are those of
+replicas that take the same steps.
 """
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-import torch
-from torch.nn.parallel import DistributedDataParallel
-
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterator, Mapping, Sequence
 
-    from trainmaster.train.replicas import Replicas
+    import torch
+
+    from trainmaster._order import Batch, Cursor, Plan
 
 
 class UnsupportedMode(NotImplementedError):
     """The job asks for a parallelism or synchronization that this version cannot run."""
 
 
-class Allreduce:
-    """Every replica takes a share of each batch; gradients are averaged before each step.
+class Synchronization:
+    """The replicas of a model, joined in some way.
 
-    The result is that of one process on the whole batch, however unevenly it divides: torch
-    averages over replicas, so each replica's loss is weighed by its number of samples.
+    Attributes:
+        rank: number of this process among all of the job.
+        size: how many those are.
+        device: where this one computes.
+        share: which share of a batch this rank computes on, and how many there are. Ranks that
+            compute one share together have the same.
+        in_step: whether all replicas take the same steps.
     """
 
-    def __init__(self, replicas: Replicas) -> None:
-        self._replicas = replicas
-        self._wrapped: list[DistributedDataParallel] = []
+    rank: int
+    size: int
+    device: torch.device
+    share: tuple[int, int]
+    in_step: bool = True
 
-    def wrap(self, module: torch.nn.Module, *, find_unused_parameters: bool) -> torch.nn.Module:
-        """Return the module with its gradients averaged over the replicas."""
-        if self._replicas.size == 1:
-            return module
-        device = self._replicas.device
-        wrapped = DistributedDataParallel(
-            module,
-            device_ids=[device.index] if device.type == "cuda" else None,
-            find_unused_parameters=find_unused_parameters,
-            gradient_as_bucket_view=True,
-        )
-        if not find_unused_parameters:
-            _settle_buckets(wrapped)
-        self._wrapped.append(wrapped)
-        return wrapped
+    # At the beginning.
+
+    def wrap(
+        self, name: str, module: torch.nn.Module, *, find_unused_parameters: bool
+    ) -> torch.nn.Module:
+        """Return what to call for a module that is placed and has its weights."""
+        raise NotImplementedError
+
+    def adopt(self, name: str, optimizer: torch.optim.Optimizer) -> None:
+        """Take over what an optimizer's step does, if the mode has to; its state is loaded."""
+
+    # At each step.
+
+    def batches(self, plan: Plan, cursor: Cursor) -> Iterator[Batch]:
+        """Yield what is left of a loop, as this rank sees it."""
+        return plan.batches(cursor)
 
     def weigh(self, loss: torch.Tensor, num_samples: int, num_samples_all: int) -> torch.Tensor:
-        """Return the loss such that the average of gradients is that of all samples' mean loss.
+        """Return the loss such that what the mode makes of the gradients is the samples' mean.
 
         Args:
-            loss: mean over this replica's samples.
-            num_samples: how many those are; 0 where the replica computes on a borrowed sample.
+            loss: mean over this rank's share.
+            num_samples: how many those are; 0 where it computes on a borrowed sample.
             num_samples_all: samples of the whole batch.
         """
-        if num_samples * self._replicas.size == num_samples_all:
+        share_count = self.share[1]
+        if num_samples * share_count == num_samples_all:
             return loss  # the usual case, and then bit for bit what torch does alone
-        return loss * (num_samples * self._replicas.size / num_samples_all)
+        return loss * (num_samples * share_count / num_samples_all)
+
+    def after_step(self, step: int, num_samples: int) -> None:
+        """Do what is due once the script is done with a step."""
+
+    def end_loop(self, step: int) -> None:
+        """Do what is due once a loop over the data has ended by itself."""
+
+    def may_meet(self, step: int) -> bool:
+        """Whether a checkpoint may be taken after this step; the same on all ranks."""
+        return True
+
+    # Small talk: every rank must call the same, in the same order.
+
+    def maximum(self, values: Sequence[int]) -> list[int]:
+        """Return the largest of each value over all ranks."""
+        raise NotImplementedError
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        """Return the sum of a tensor over the shares, on the rank's device."""
+        raise NotImplementedError
+
+    def gather(self, state: dict[str, Any]) -> list[dict[str, Any]] | None:
+        """Return everybody's state on rank 0, in the order of ranks; None elsewhere."""
+        raise NotImplementedError
+
+    # What outlives the process.
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what this rank adds to a checkpoint: tensors and plain values."""
+        return {}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` gave."""
 
     def close(self) -> None:
-        """Let go of the process group; what was wrapped then computes on its own.
-
-        A group that is still held when the interpreter ends can abort the process: its threads
-        may be releasing tensors that Python knows, and find no Python (seen with torch 2.13 and
-        gloo, in 1 of 12 runs).
-        """
-        for wrapped in self._wrapped:
-            # The three that torch itself leaves out of a pickled copy.
-            del wrapped.reducer, wrapped.logger, wrapped.process_group
-            wrapped.forward = wrapped.module.forward
-        self._wrapped.clear()
-
-
-class _ZeroGradient(torch.autograd.Function):
-    """Passes a number through, and gives a parameter a gradient of zeros in its own layout."""
-
-    @staticmethod
-    def forward(ctx: Any, total: torch.Tensor, parameter: torch.Tensor) -> torch.Tensor:
-        ctx.save_for_backward(parameter)
-        return total.clone()
-
-    @staticmethod
-    def backward(ctx: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        return gradient, torch.zeros_like(ctx.saved_tensors[0])
-
-
-class _Touch(torch.nn.Module):
-    """Computes nothing from parameters, such that the last one gets its gradient first."""
-
-    def __init__(self, parameters: list[torch.nn.Parameter]) -> None:
-        super().__init__()
-        self._touched = parameters  # in a list, torch does not take them for this module's own
-
-    def forward(self) -> torch.Tensor:
-        total = torch.zeros((), device=self._touched[0].device)
-        for parameter in self._touched:
-            total = _ZeroGradient.apply(total, parameter)
-        return total
-
-
-def _settle_buckets(wrapped: DistributedDataParallel) -> None:
-    """Let torch lay out its gradient buckets now, in an order that depends on the model alone.
-
-    It does so once, in the order in which the first backward pass yields gradients. The place of
-    a number in its bucket decides in which order three or more ranks add it up, so a resumed run,
-    whose first pass comes later, would differ from an uninterrupted one in the last bits.
-    """
-    module = wrapped.module
-    parameters = [each for each in module.parameters() if each.requires_grad]
-    wrapped.module = _Touch(parameters)
-    try:
-        wrapped().backward()
-    finally:
-        wrapped.module = module
-    for parameter in parameters:
-        parameter.grad = None
-
-
-def choose_synchronization(description: Mapping[str, Any], replicas: Replicas) -> Allreduce:
-    """Return the mechanism that a run's description asks for.
-
-    Raises:
-        UnsupportedMode: none of ours is that.
-    """
-    parallel = description.get("parallel") or {}
-    split = [name for name, count in parallel.items() if name != "data" and (count or 1) != 1]
-    if split:
-        raise UnsupportedMode(
-            f"parallel.{split[0]} = {parallel[split[0]]}: trainmaster.train runs data parallel "
-            "jobs only; leave `parallel` out, or bring a script that splits the model itself"
-        )
-    sync = description.get("sync") or {}
-    mode, compression = sync.get("mode", "allreduce"), sync.get("compression") or "none"
-    if mode != "allreduce" or compression != "none":
-        raise UnsupportedMode(
-            f"sync.mode = {mode} with compression = {compression}: trainmaster.train has "
-            "mode allreduce without compression; leave `sync` out"
-        )
-    return Allreduce(replicas)
+        """Leave the others in order."""

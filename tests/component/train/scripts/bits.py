@@ -21,7 +21,7 @@ from torch.nn import functional
 from trainmaster import train
 from trainmaster._order import Cursor
 from trainmaster.run import current_run
-from trainmaster.train import randomness, snapshot, synchronization
+from trainmaster.train import allreduce, randomness, snapshot
 
 MUTATION, STOP, KILL = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 SIZE, BATCH = 150, 16  # ten steps an epoch
@@ -41,7 +41,7 @@ MUTATIONS: dict[str, tuple[Any, str, Any]] = {
     "the scheduler starts anew": (snapshot.Resumed, "load_kept", forget),
     "the weights start anew": (snapshot.Resumed, "load_model", forget),
     "the data starts anew": (Cursor, "from_dict", from_the_start),
-    "torch lays out its buckets when it likes": (synchronization, "_settle_buckets", forget),
+    "torch lays out its buckets when it likes": (allreduce, "_settle_buckets", forget),
 }
 if MUTATION != "none":
     setattr(*MUTATIONS[MUTATION])

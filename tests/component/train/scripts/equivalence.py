@@ -17,7 +17,7 @@ from torch.nn import functional
 
 from trainmaster import train
 from trainmaster._order import order_keys, shuffled
-from trainmaster.train.synchronization import Allreduce
+from trainmaster.train.allreduce import Allreduce
 
 SEED, EPOCHS = 3, 3
 MODE, OPTIMIZER, SIZE, BATCH = sys.argv[1], sys.argv[2], int(sys.argv[3]), int(sys.argv[4])
@@ -102,7 +102,7 @@ def add_up(self: Any, loss: torch.Tensor, *counts: int) -> torch.Tensor:
     return plain_weigh(self, loss, *counts) * 2
 
 
-def stay_apart(_self: Any, module: nn.Module, **_options: Any) -> nn.Module:
+def stay_apart(_self: Any, _name: str, module: nn.Module, **_options: Any) -> nn.Module:
     return module
 
 

@@ -1,4 +1,4 @@
-"""The processes that train together: their group, their device, and the small talk among them.
+"""The processes of one torch world: their group, their device, and the small talk among them.
 
 Knows nothing of models, data or checkpoints.
 """
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from trainmaster.run import Run
 
 
-class Replicas:
+class World:
     """This process among its peers; alone when the world has one rank.
 
     Attributes:
