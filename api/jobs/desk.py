@@ -27,7 +27,8 @@ class Desk:
 def open_desk(config: ApiConfig, database: Database) -> Desk:
     """Return the desk of an app."""
     recipes = list_recipes(config.recipes_dir)
-    worlds = Worlds(database, frozenset(recipes), config.input_roots)
+    splits = {name: recipe.splits for name, recipe in recipes.items()}
+    worlds = Worlds(database, splits, config.input_roots)
     grace_seconds = round(config.timers.grace_seconds)
     return Desk(database=database, worlds=worlds, recipes=recipes, grace_seconds=grace_seconds)
 

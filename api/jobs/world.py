@@ -25,7 +25,10 @@ class Worlds:
     """Gives the present world; safe to use from any thread."""
 
     def __init__(
-        self, database: Database, recipes: frozenset[str], input_roots: tuple[str, ...]
+        self,
+        database: Database,
+        recipes: Mapping[str, frozenset[str]],
+        input_roots: tuple[str, ...],
     ) -> None:
         self._database = database
         self._recipes = recipes

@@ -20,6 +20,7 @@ class Recipe:
         config: JSON Schema of its `config`.
         inputs: {name: {"required", "description"}}.
         example: a job spec that works.
+        splits: what it has a plan for, beside data and shard: tensor, pipeline.
     """
 
     name: str
@@ -30,6 +31,7 @@ class Recipe:
     inputs: Mapping[str, Any]
     metrics: tuple[Mapping[str, Any], ...]
     example: Mapping[str, Any]
+    splits: frozenset[str] = frozenset()
 
 
 @functools.lru_cache(maxsize=8)
@@ -57,6 +59,7 @@ def list_modules(folder: Path) -> Mapping[str, str]:
 def _read(path: Path) -> Recipe:
     document = json.loads(path.read_text())
     try:
-        return Recipe(**{**document, "metrics": tuple(document["metrics"])})
+        splits = frozenset(document.get("splits", ()))
+        return Recipe(**{**document, "metrics": tuple(document["metrics"]), "splits": splits})
     except (KeyError, TypeError) as error:
         raise ValueError(f"{path.name} does not describe a recipe: {error}") from error

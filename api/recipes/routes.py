@@ -9,6 +9,7 @@ from api.jobs.desk import DeskDep
 from api.recipes import catalogue, schemas
 from api.strict import StrictRoute
 from scheduler.core.errors import NotFound
+from scheduler.core.mode_rules import SPLITS_BY_PLAN
 
 router = APIRouter(prefix="/v1/recipes", tags=["recipes"], route_class=StrictRoute)
 
@@ -38,4 +39,5 @@ def _represent(recipe: catalogue.Recipe) -> schemas.Recipe:
         inputs=dict(recipe.inputs),
         metrics=[dict(metric) for metric in recipe.metrics],
         example=dict(recipe.example),
+        splits=[name for name in SPLITS_BY_PLAN if name in recipe.splits],
     )

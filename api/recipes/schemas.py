@@ -20,6 +20,9 @@ class Recipe(BaseModel):
     inputs: dict[str, Any] = Field(description="What the spec's `inputs` may name.")
     metrics: list[dict[str, Any]] = Field(description="What its jobs report.")
     example: dict[str, Any] = Field(description="A job spec that works.")
+    splits: list[Literal["tensor", "pipeline"]] = Field(
+        description="What of `parallel` it has a plan for; data and shard take any model."
+    )
 
 
 class RecipeList(ListEnvelope[Recipe]):

@@ -11,8 +11,9 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
 from scheduler.core.errors import Problem
+from scheduler.core.mode_rules import check_modes
 from scheduler.core.resources import Resources, gib_to_mib, is_gpu_model, resolve_request
-from scheduler.core.spec import Health, JobSpec, ResourceRequest, Sync
+from scheduler.core.spec import JobSpec, ResourceRequest
 
 RESERVED_ENV = frozenset(
     {
@@ -60,10 +61,11 @@ class World:
     """What the rules may know beyond the spec itself.
 
     Attributes:
+        recipes: what each has a plan for, of `SPLITS_BY_PLAN`.
         queues: the pool behind each queue.
     """
 
-    recipes: frozenset[str] = frozenset()
+    recipes: Mapping[str, frozenset[str]] = field(default_factory=dict)
     pools: Mapping[str, PoolView] = field(default_factory=dict)
     queues: Mapping[str, str] = field(default_factory=dict)
     input_roots: tuple[str, ...] = ()
@@ -132,28 +134,8 @@ def _check_layout(spec: JobSpec, world: World) -> Iterator[Problem]:
             "make them equal, or leave one of them out"
         )
         yield Problem("/workers", "layout_mismatch", message)
-    for name in ("shard", "tensor", "pipeline"):
-        if parallel is not None and getattr(parallel, name) != 1:
-            message = f"{name} parallelism is not available yet: use data parallel workers"
-            yield Problem(f"/parallel/{name}", "not_available", message)
-    yield from _check_sync(spec.sync)
-
-
-def _check_sync(sync: Sync) -> Iterator[Problem]:
-    if sync.mode != "allreduce":
-        message = f"{sync.mode} is not available yet: use allreduce"
-        yield Problem("/sync/mode", "not_available", message)
-        return
-    if sync.compression != "none":
-        message = "compression is not available yet: use none"
-        yield Problem("/sync/compression", "not_available", message)
-    plain = Sync()
-    for name in ("every", "staleness", "servers", "compensation", "outer_lr", "outer_momentum",
-                 "fragments", "graph"):  # fmt: skip
-        if getattr(sync, name) != getattr(plain, name):
-            yield Problem(
-                f"/sync/{name}", "not_of_this_mode", f"allreduce has no {name}: leave it out"
-            )
+    splits = world.recipes.get(spec.recipe, frozenset()) if spec.recipe is not None else None
+    yield from check_modes(spec, splits)
 
 
 def _check_inputs(spec: JobSpec, world: World) -> Iterator[Problem]:
@@ -182,7 +164,6 @@ def _check_offer(spec: JobSpec, world: World) -> Iterator[Problem]:
         ("/secrets", bool(spec.secrets), "secrets are not available yet: leave them out"),
         ("/elastic", spec.elastic is not None, "resizing is not available yet: leave elastic out"),
         ("/privacy", spec.privacy is not None, "privacy is not available yet: leave it out"),
-        ("/health", spec.health != Health(), "health checks cannot be changed yet: leave them out"),
     ]  # fmt: skip
     for pointer, is_asked, message in unavailable:
         if is_asked:

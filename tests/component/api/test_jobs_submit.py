@@ -146,7 +146,7 @@ def test_everything_wrong_is_told_at_once_with_its_pointer(app_client: AppClient
         pytest.param(job_document(parallel={"data": 3}), "/workers", id="layout mismatch"),
         pytest.param(job_document(parallel={"tensor": 2}), "/parallel/tensor", id="not available"),
         pytest.param(job_document(sync={"mode": "magic"}), "/sync/mode", id="unknown mode"),
-        pytest.param(job_document(sync={"mode": "diloco"}), "/sync/mode", id="mode to come"),
+        pytest.param(job_document(sync={"mode": "gossip"}), "/sync/mode", id="mode to come"),
         pytest.param(job_document(sync={"every": 4}), "/sync/every", id="not of this mode"),
         pytest.param(job_document(secrets=["X"]), "/secrets", id="secrets to come"),
         pytest.param(job_document(queue="fast"), "/queue", id="unknown queue"),

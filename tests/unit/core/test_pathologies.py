@@ -418,7 +418,7 @@ def test_elastic_jobs_do_not_oscillate_since_none_is_accepted_yet() -> None:
     problems = check_spec(
         spec,
         Rules(
-            recipes=frozenset({"image-classifier"}),
+            recipes={"image-classifier": frozenset()},
             pools={"default": offer},
             queues={"default": "default"},
         ),

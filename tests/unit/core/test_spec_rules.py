@@ -34,7 +34,7 @@ GPUS = PoolView(
     )
 )
 WORLD = World(
-    recipes=frozenset({"image-classifier"}),
+    recipes={"image-classifier": frozenset(), "lm": frozenset({"tensor", "pipeline"})},
     pools={"default": LAPTOP, "empty": PoolView(), "gpus": GPUS},
     queues={"default": "default", "empty": "empty", "gpus": "gpus", "night": "gpus"},
     input_roots=("/datasets",),
@@ -96,10 +96,7 @@ def test_a_good_spec_has_no_problem(spec: JobSpec) -> None:
         ({"recipe": None, "code": "file_1", "entrypoint": "../x.py"}, ("/entrypoint", "bad_path")),
         ({"recipe": None, "code": "file_1", "entrypoint": "/x.py"}, ("/entrypoint", "bad_path")),
         ({"parallel": Parallel(data=3)}, ("/workers", "layout_mismatch")),
-        ({"parallel": Parallel(tensor=2)}, ("/parallel/tensor", "not_available")),
-        ({"sync": Sync(mode="diloco")}, ("/sync/mode", "not_available")),
         ({"sync": Sync(every=4)}, ("/sync/every", "not_of_this_mode")),
-        ({"sync": Sync(compression="fp16")}, ("/sync/compression", "not_available")),
         ({"inputs": {"a/b": "dir:/etc"}}, ("/inputs/a~1b", "directory_not_allowed")),
         ({"inputs": {"a": "dir:/datasets/../etc"}}, ("/inputs/a", "directory_not_allowed")),
         ({"inputs": {"a": "dir:/datasets2"}}, ("/inputs/a", "directory_not_allowed")),
