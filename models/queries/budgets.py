@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from datetime import datetime
 from typing import Any
 
-from sqlalchemy import func, select
+from sqlalchemy import func, select, true
 from sqlalchemy.orm import Session
 
 from models.attempt import Allocation, Attempt
@@ -50,8 +50,15 @@ def list_keys(project_id: str, user_id: str | None) -> tuple[Key, ...]:
     return (of_project,) if user_id is None else (of_project, (project_id, user_id))
 
 
-def list_gpu_holders(session: Session) -> Sequence[GpuHolder]:
-    """Return the jobs that hold GPUs now, by id."""
+def has_month_budgets(session: Session) -> bool:
+    """Whether any quota limits the GPU-hours of a month."""
+    found = select(Quota.id).where(Quota.gpu_hours_per_month.is_not(None)).limit(1)
+    return session.scalar(found) is not None
+
+
+def list_gpu_holders(session: Session, *, limited_only: bool = False) -> Sequence[GpuHolder]:
+    """Return the jobs that hold GPUs now, by id; on demand only those with a limit of their own."""
+    limit = Job.spec[("limits", "gpu_hours")].as_float()
     rows = session.execute(
         select(
             Job.id,
@@ -60,12 +67,13 @@ def list_gpu_holders(session: Session) -> Sequence[GpuHolder]:
             func.count(Allocation.gpu_index).label("num_gpus"),
             Attempt.created_at,
             Job.gpu_ms,
-            Job.spec[("limits", "gpu_hours")].as_float().label("gpu_hours"),
+            limit.label("gpu_hours"),
         )
         .select_from(Allocation)
         .join(Attempt, Attempt.id == Allocation.attempt_id)
         .join(Job, Job.id == Attempt.job_id)
         .where(Allocation.gpu_index.is_not(None), Attempt.ended_at.is_(None))
+        .where(limit.is_not(None) if limited_only else true())
         .group_by(Attempt.id, Job.id)
         .order_by(Job.id)
     )

@@ -67,8 +67,6 @@ _STEPS: dict[Reason, tuple[Step, ...]] = {
     Reason.INSUFFICIENT_RESOURCES: (Step(text="wait for jobs to end, or ask for less"),),
     Reason.HIGHER_PRIORITY_AHEAD: (Step(text="wait its turn"),),
     Reason.NO_NODES: (Step(text="join a machine to its pool, or open one that is closed"), _NODES),
-    Reason.WAITING_FOR_SLOTS: (Step(text="wait for jobs to end, or ask for less"),),
-    Reason.RESERVED: (Step(text="wait: it has a guaranteed start"),),
     Reason.BACKFILL_TOO_LONG: (
         Step(text="with a limits.wall_seconds that ends before the guaranteed start it may begin"),
     ),
@@ -126,6 +124,15 @@ _STEPS: dict[Reason, tuple[Step, ...]] = {
         Step(text="ask for more resources.memory_gib, or load less data at once"),
         _FORK,
     ),
+    Reason.NON_FINITE_LOSS: (
+        Step(
+            text="go on from its newest checkpoint, which is older than that loss, with a lower "
+            "learning rate",
+            command="trainmaster fork {job} --set config.lr=LR",
+        ),
+        Step(text="clip the gradients, or use bf16 where it uses fp16; look for bad samples"),
+        Step(text="or let it train on through such values: health.on_nan = ignore"),
+    ),
     Reason.DEADLINE_EXCEEDED: (
         Step(
             text="give it more time, and let it pause instead of fail at the end of it",
@@ -160,6 +167,13 @@ _STEPS: dict[Reason, tuple[Step, ...]] = {
         _NODES,
     ),
     Reason.PRELOADER_DIED: (_RETRIED, _NODES),
+    Reason.STALL_DETECTED: (
+        Step(
+            text="see where each rank stood: the event attempt.stalled has every stack",
+            command="trainmaster events {job}",
+        ),
+        Step(text="if a rank was at work on something long, raise health.stall_seconds"),
+    ),
 }
 
 

@@ -25,8 +25,6 @@ class Reason(StrEnum):
     INSUFFICIENT_RESOURCES = "InsufficientResources"
     HIGHER_PRIORITY_AHEAD = "HigherPriorityAhead"
     NO_NODES = "NoNodes"
-    WAITING_FOR_SLOTS = "WaitingForSlots"
-    RESERVED = "Reserved"
     BACKFILL_TOO_LONG = "BackfillTooLong"
     FRAGMENTED = "Fragmented"
     GPU_UNAVAILABLE = "GpuUnavailable"
@@ -59,6 +57,7 @@ class Reason(StrEnum):
     DATA_UNAVAILABLE = "DataUnavailable"
     GPU_OUT_OF_MEMORY = "GpuOutOfMemory"
     HOST_OUT_OF_MEMORY = "HostOutOfMemory"
+    NON_FINITE_LOSS = "NonFiniteLoss"
     DEADLINE_EXCEEDED = "DeadlineExceeded"
     BUDGET_EXCEEDED = "BudgetExceeded"
     DEPENDENCY_FAILED = "DependencyFailed"
@@ -69,6 +68,7 @@ class Reason(StrEnum):
     STORAGE_UNAVAILABLE = "StorageUnavailable"
     LEASE_LOST = "LeaseLost"
     PRELOADER_DIED = "PreloaderDied"
+    STALL_DETECTED = "StallDetected"
 
 
 INFRASTRUCTURE_REASONS = frozenset(
@@ -79,6 +79,7 @@ INFRASTRUCTURE_REASONS = frozenset(
         Reason.STORAGE_UNAVAILABLE,
         Reason.LEASE_LOST,
         Reason.PRELOADER_DIED,
+        Reason.STALL_DETECTED,
     }
 )
 """Faults of machines and of ours: retried on their own budget, never on the user's."""

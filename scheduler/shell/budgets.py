@@ -12,6 +12,7 @@ from models.queries.attempts import ask_stop
 from models.queries.budgets import (
     GpuHolder,
     Key,
+    has_month_budgets,
     list_gpu_holders,
     pick_budgets,
     read_month_budgets,
@@ -26,8 +27,10 @@ _STOPPABLE = (JobState.STARTING, JobState.RUNNING)
 
 def stop_spent_jobs(session: Session, *, now: datetime) -> None:
     """Ask the jobs that have used up their GPU-hours to save and stop."""
-    holders = list_gpu_holders(session)
-    budgets = read_month_budgets(session, holders, now=now) if holders else {}
+    # Most jobs have no limit of this kind, and this runs every second.
+    has_months = has_month_budgets(session)
+    holders = list_gpu_holders(session, limited_only=not has_months)
+    budgets = read_month_budgets(session, holders, now=now) if has_months else {}
     for holder in holders:
         reason = _find_spent(holder, budgets, now)
         job = None if reason is None else session.get_one(Job, holder.job_id)

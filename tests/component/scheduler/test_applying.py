@@ -129,7 +129,7 @@ def test_decisions_about_one_job_follow_each_other(world: World) -> None:
         world,
         Admit(job_id=job_id, version=1, reason=Reason.WAITING_FOR_PLACEMENT, message=""),
         Keep(job_id=job_id, version=2, claim=None),  # changes nothing, so it writes no event
-        Explain(job_id=job_id, version=3, reason=Reason.RESERVED, message="m"),
+        Explain(job_id=job_id, version=3, reason=Reason.PREEMPTION_PENDING, message="m"),
         Start(job_id=job_id, version=4, placement=placed(node_id, 0)),
     )
 
