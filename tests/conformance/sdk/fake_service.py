@@ -306,6 +306,10 @@ class _Handler(BaseHTTPRequestHandler):
             return 201, file
         if self.route in {"/v1/jobs", "/v1/jobs/validate", "/v1/jobs/simulate"}:
             return self._take_spec(json.loads(seen.body))
+        if self.route == "/v1/quotas":
+            quotas = service.lists.setdefault(self.route, [])
+            quotas.append({"id": f"quo_{len(quotas) + 1}", "version": 1, **json.loads(seen.body)})
+            return 201, quotas[-1]
         job_id, _, action = self.route.removeprefix("/v1/jobs/").partition("/")
         job = service.jobs.get(job_id)
         if job is None:
@@ -331,7 +335,16 @@ class _Handler(BaseHTTPRequestHandler):
             return 422, {"code": "invalid_spec", "detail": "is wrong", "errors": errors}
         return 201, service.jobs[service.add_job(spec=spec, name=spec.get("name", "digits"))]
 
+    def _find_quota(self) -> dict[str, Any] | None:
+        quotas = self.service.lists.get("/v1/quotas", [])
+        return next((each for each in quotas if self.route == f"/v1/quotas/{each['id']}"), None)
+
     def _patch(self, seen: Seen) -> None:
+        quota = self._find_quota()
+        if quota is not None:
+            quota.update(json.loads(seen.body))
+            self._json(200, quota)
+            return
         job = self.service.jobs[self.route.removeprefix("/v1/jobs/")]
         tag = seen.headers.get("If-Match")
         if tag not in {None, "*", f'"{job["version"]}"'}:
@@ -341,6 +354,9 @@ class _Handler(BaseHTTPRequestHandler):
         self._json(200, job, {"ETag": f'"{job["version"]}"'})
 
     def _delete(self, _: Seen) -> None:
+        quota = self._find_quota()
+        if quota is not None:
+            self.service.lists["/v1/quotas"].remove(quota)
         self._send(204, b"", {})
 
     def _page(self, items: list[dict[str, Any]]) -> None:

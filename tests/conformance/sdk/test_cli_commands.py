@@ -363,6 +363,42 @@ def test_quotas_are_listed_with_what_is_in_use(run: Run, service: FakeService) -
     assert json.loads(document.stdout)["data"] == service.lists["/v1/quotas"]
 
 
+def test_a_quota_is_made_changed_and_taken_away(run: Run, service: FakeService) -> None:
+    whose = ("quotas", "--project", "vision", "--user", "key_1")
+    service.lists["/v1/quotas"] = []
+
+    run("quotas", "--project", "vision", "--set", "guaranteed_gpus=8")
+    run(*whose, "--set", "limit_gpus=4", "--set", "weight=2")
+    run(*whose, "--set", "limit_gpus=null")
+    run("quotas", "--project", "vision", "--delete")
+
+    assert service.lists["/v1/quotas"] == [
+        {
+            "id": "quo_2", "version": 1, "project": "vision", "user": "key_1",
+            "limit_gpus": None, "weight": 2,
+        }
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--set", "weight=2"), "say whose with --project"),
+        (("--project", "vision", "--delete", "--set", "weight=2"), "either --set or --delete"),
+        (("--project", "vision", "--delete"), "vision has no quota to take away"),
+    ],
+)
+def test_a_change_of_quotas_says_whose(
+    run: Run, service: FakeService, arguments: tuple[str, ...], message: str
+) -> None:
+    service.lists["/v1/quotas"] = []
+
+    result = run("quotas", *arguments)
+
+    assert result.exit_code == 64
+    assert message in result.stderr
+
+
 def test_queues_are_listed(run: Run, service: FakeService) -> None:
     queue = {"name": "night", "pool": "gpus", "open": False}
     counts = {"num_active": 3, "num_waiting": 2, "num_pending": 1}
