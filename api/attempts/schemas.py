@@ -13,6 +13,10 @@ STEP_MAX = 2**63 - 1
 Step = Annotated[int, Field(ge=0, le=STEP_MAX)]
 Rank = Annotated[int, Field(ge=0, le=999_999)]
 Message = Annotated[str, Field(max_length=16_384)]
+Seconds = Annotated[float, Field(ge=0, le=1e9)]
+Bytes = Annotated[int, Field(ge=0, le=2**53)]
+Phase = Literal["data_wait", "compute", "communication", "checkpoint", "idle"]
+RankList = Annotated[list[Rank], Field(max_length=1024)]
 
 
 class Strict(BaseModel):
@@ -29,12 +33,28 @@ class ProgressIn(Strict):
     steps_per_second: Annotated[float, Field(ge=0, le=1e12)] | None = None
 
 
+class RankTimesIn(Strict):
+    """What a rank did with the last stretch of its time, in seconds."""
+
+    window: Seconds
+    data_wait: Seconds
+    compute: Seconds
+    communication: Seconds
+    checkpoint: Seconds
+    idle: Seconds
+
+
 class RankIn(Strict):
     """One rank as its supervisor sees it."""
 
     rank: Rank
     pid: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
     state: Literal["starting", "running", "exited"]
+    step: Step | None = None
+    phase: Phase | None = None
+    times: RankTimesIn | None = None
+    memory_peak_bytes: Bytes | None = None
+    gpu_memory_peak_bytes: Bytes | None = None
 
 
 class Rendezvous(Strict):
@@ -84,6 +104,47 @@ class RankExitIn(Strict):
     signal: Annotated[int, Field(ge=0, le=255)] | None = None
     kind: Literal["ok", "user", "infra", "stopped"] = Field(alias="class")
     last_step: Step | None = None
+
+
+class StalledRankIn(Strict):
+    """How far one rank was when nothing went on any more."""
+
+    rank: Rank
+    step: Step | None = None
+    phase: Phase | None = None
+
+
+class StackIn(Strict):
+    """Where some ranks stood, all in the same place."""
+
+    ranks: RankList
+    stack: Annotated[str, Field(max_length=16_384)]
+
+
+class StallIn(Strict):
+    """Ranks that take no step, and what is done about it."""
+
+    action: Literal["restart", "fail", "wait"]
+    silent_seconds: Seconds
+    missing_ranks: RankList
+    waiting_ranks: RankList
+    ranks: Annotated[list[StalledRankIn], Field(max_length=1024)]
+    stacks: Annotated[list[StackIn], Field(max_length=1024)]
+
+
+class ReportIn(Strict):
+    """Something that a supervisor has seen. The same sequence again is the same report."""
+
+    sequence: Annotated[int, Field(ge=0, le=999_999)]
+    kind: Literal["stalled"]
+    message: Message
+    data: StallIn
+
+
+class ReportOut(BaseModel):
+    """The report is kept."""
+
+    accepted: Literal[True]
 
 
 class ExitIn(Strict):

@@ -13,7 +13,17 @@ from api.attempts.assignment import build_assignment, list_file_ids
 from api.attempts.exit import report_exit
 from api.attempts.fence import Membership
 from api.attempts.lease import Renewal, Report, renew_lease
-from api.attempts.schemas import Assignment, ExitIn, ExitOut, LeaseIn, LeaseOut, WantedOut
+from api.attempts.reports import keep_report
+from api.attempts.schemas import (
+    Assignment,
+    ExitIn,
+    ExitOut,
+    LeaseIn,
+    LeaseOut,
+    ReportIn,
+    ReportOut,
+    WantedOut,
+)
 from api.attempts.writing import read_as, ticket_of, write, write_as
 from api.auth.callers import AttemptCaller
 from api.auth.tokens import issue_attempt_token, verify_attempt_token
@@ -61,7 +71,8 @@ async def renew(
     attempt_id: str, report: LeaseIn, caller: CurrentAttempt, config: ConfigDep, request: Request
 ) -> Response:
     """Renew the lease of one node; the answer says what is wanted of its supervisor."""
-    said = Report(**report.model_dump())
+    ranks = [rank.model_dump(exclude_unset=True) for rank in report.ranks]
+    said = Report(**report.model_dump(exclude={"ranks"}), ranks=ranks)
     lease = timedelta(seconds=config.timers.lease_seconds)
 
     def change(session: Session, member: Membership, now: datetime) -> Renewal:
@@ -77,6 +88,24 @@ async def renew(
         }
     )
     return Response(answer.model_dump_json(), media_type="application/json")
+
+
+@router.post(
+    "/{attempt_id}/reports",
+    operation_id="attempts_report",
+    responses=problem_responses(409),
+)
+async def report_(
+    attempt_id: str, report: ReportIn, caller: CurrentAttempt, request: Request
+) -> ReportOut:
+    """Say what has been seen of the ranks; it becomes an event of the job, once."""
+    said = report.model_dump(mode="json")
+
+    def change(session: Session, member: Membership, now: datetime) -> None:
+        keep_report(session, member, **said, now=now)
+
+    await write_as(request, caller, change)
+    return ReportOut(accepted=True)
 
 
 @router.post(

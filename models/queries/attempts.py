@@ -73,6 +73,7 @@ def end_attempt(session: Session, attempt: Attempt, end: AttemptEnd, *, now: dat
         end,
         retry=spec.retry,
         limits=spec.limits,
+        health=spec.health,
         user_failures=job.user_failures,
         infra_failures=job.infra_failures,
     )

@@ -106,8 +106,12 @@ def record_event(
     *,
     now: datetime,
     data: Mapping[str, Any] | None = None,
+    message: str | None = None,
 ) -> None:
     """Raise the job's version and write the event row of that version.
+
+    Args:
+        message: what happened, where that is not what the job itself says.
 
     Raises:
         StaleDataError: another transaction has raised it first.
@@ -115,13 +119,8 @@ def record_event(
     job.version += 1
     # The row before its event: who comes second finds a newer version, not a number that is taken.
     session.flush()
-    _record(session, job, kind, now=now, data=data)
-
-
-def _record(
-    session: Session, job: Job, kind: str, *, now: datetime, data: Mapping[str, Any] | None
-) -> None:
-    session.add(Event(**_event_values(job, kind, now=now, data=data)))
+    values = _event_values(job, kind, now=now, data=data)
+    session.add(Event(**(values if message is None else {**values, "message": message})))
     announce(session, job_topic(job.id))
     if not job.state.has_attempt:
         # It waits, or it waits no longer: the order has changed. A job that runs changes nothing

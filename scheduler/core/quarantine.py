@@ -20,8 +20,8 @@ DURATION = timedelta(hours=1)
 TOGETHER = timedelta(seconds=30)
 """Leases of one node end this far apart at most: what comes together is one failure."""
 
-BLAMED_REASONS = INFRASTRUCTURE_REASONS - {Reason.STORAGE_UNAVAILABLE}
-"""Faults that lie with the node; where outputs are stored is somebody else's machine."""
+BLAMED_REASONS = INFRASTRUCTURE_REASONS - {Reason.STORAGE_UNAVAILABLE, Reason.STALL_DETECTED}
+"""Faults that lie with the node: outputs are stored elsewhere, and most hangs are the code's."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

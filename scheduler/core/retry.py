@@ -7,11 +7,12 @@ from typing import Literal
 
 from scheduler.core.budget import MONTH_IS_SPENT, describe_spent
 from scheduler.core.reasons import INFRASTRUCTURE_REASONS, Reason
-from scheduler.core.spec import Limits, RetrySpec
+from scheduler.core.spec import Health, Limits, RetrySpec
 from scheduler.core.states import JobEvent
 
 BACKOFF_SECONDS_MAX = 600.0
 
+_USUAL = Health()
 _EVICTIONS = frozenset({Reason.PREEMPTED, Reason.MIGRATED})
 
 Outcome = Literal["succeeded", "failed", "stopped", "lost"]
@@ -59,7 +60,13 @@ class Verdict:
 
 
 def decide_after_attempt(
-    end: AttemptEnd, *, retry: RetrySpec, limits: Limits, user_failures: int, infra_failures: int
+    end: AttemptEnd,
+    *,
+    retry: RetrySpec,
+    limits: Limits,
+    health: Health = _USUAL,
+    user_failures: int,
+    infra_failures: int,
 ) -> Verdict:
     """Return what becomes of the job; the counts given are those before this end.
 
@@ -86,7 +93,9 @@ def decide_after_attempt(
     lost = Reason.LEASE_LOST if end.outcome == "lost" else Reason.USER_CODE_ERROR
     reason = end.reason or lost
     told = end.message or "no further word from the ranks"
-    if count > allowed:
+    if end.reason == Reason.STALL_DETECTED and health.on_stall == "fail":
+        event, message, delay_s = JobEvent.FAILED, told, 0.0
+    elif count > allowed:
         spent = f" (max_infra_failures = {allowed} is spent)" if is_infra else ""
         event, message, delay_s = JobEvent.FAILED, told + spent, 0.0
     else:

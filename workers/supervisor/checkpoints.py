@@ -191,13 +191,20 @@ class Committer:
         self._uploader = uploader
         self._queue: queue.SimpleQueue[tuple[Any, Callable[..., None]] | None] = queue.SimpleQueue()
         self._thread: threading.Thread | None = None
+        self._num_taken = self._num_answered = 0
 
     def add(self, request: dict[str, Any], reply: Callable[[dict[str, Any]], None]) -> None:
         """Commit what the rank's message names; `reply` is called on the committer's thread."""
         if self._thread is None:
             self._thread = threading.Thread(target=self._run, name="committer", daemon=True)
             self._thread.start()
+        self._num_taken += 1
         self._queue.put((request, reply))
+
+    @property
+    def is_busy(self) -> bool:
+        """Whether a rank waits for an answer."""
+        return self._num_taken > self._num_answered
 
     def finish(self) -> None:
         """Commit what was handed in, and wait for it."""
@@ -210,24 +217,27 @@ class Committer:
             item = self._queue.get()
             if item is None:
                 return
-            request, reply = item
-            answer: dict[str, Any] = {"request": request.get("request")}
-            try:
-                ready = commit_folder(
-                    self._checkpoints,
-                    Path(str(request.get("path"))),
-                    step=check_step(request.get("step")),
-                    metrics=read_metrics(request.get("metrics")),
-                )
-            except Exception as error:  # noqa: BLE001  whatever a rank says, the next is served
-                message = str(error)
-                if isinstance(error, OSError) and is_disk_full(error):
-                    message = describe_full_disk(self._checkpoints)
-                sys.stderr.write(f"checkpoint refused: {error!r}\n")
-                reply({**answer, "op": "refused", "message": message})
-            else:
-                reply({**answer, "op": "committed", "path": str(ready / "files")})
-                self._uploader.add(ready)
+            self._answer(*item)
+            self._num_answered += 1
+
+    def _answer(self, request: dict[str, Any], reply: Callable[[dict[str, Any]], None]) -> None:
+        answer: dict[str, Any] = {"request": request.get("request")}
+        try:
+            ready = commit_folder(
+                self._checkpoints,
+                Path(str(request.get("path"))),
+                step=check_step(request.get("step")),
+                metrics=read_metrics(request.get("metrics")),
+            )
+        except Exception as error:  # noqa: BLE001  whatever a rank says, the next is served
+            message = str(error)
+            if isinstance(error, OSError) and is_disk_full(error):
+                message = describe_full_disk(self._checkpoints)
+            sys.stderr.write(f"checkpoint refused: {error!r}\n")
+            reply({**answer, "op": "refused", "message": message})
+        else:
+            reply({**answer, "op": "committed", "path": str(ready / "files")})
+            self._uploader.add(ready)
 
 
 def _list_files(folder: Path) -> list[str]:

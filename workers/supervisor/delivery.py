@@ -17,6 +17,7 @@ from workers.supervisor.http import Refused
 from workers.supervisor.layout import RunFolder
 from workers.supervisor.link import GivenUp, Link, Stale
 from workers.supervisor.logs import LogTail
+from workers.supervisor.reports import ReportTail
 from workers.supervisor.spool import SpoolTail
 
 Wait = Callable[[float], bool]
@@ -37,7 +38,8 @@ class Delivery:
             for rank in ranks
             for stream in ("stdout", "stderr")
         ]
-        self._forwarder = Forwarder(link, [*logs, *self._spools.values()])
+        reports = ReportTail(run.reports)
+        self._forwarder = Forwarder(link, [*logs, *self._spools.values(), reports])
         self._uploader = Uploader(link, self.tell_user)
         self.committer = Committer(run.checkpoints, self._uploader)
         self._is_started = False

@@ -78,6 +78,21 @@ class RunFolder:
         return self.path / "spool"
 
     @property
+    def pulses(self) -> Path:
+        """`<rank>`: the page of numbers that a rank writes while it trains."""
+        return self.path / "pulses"
+
+    @property
+    def stacks(self) -> Path:
+        """`<rank>`: where a rank's threads stood whenever somebody asked."""
+        return self.path / "stacks"
+
+    @property
+    def reports(self) -> Path:
+        """What the supervisor has to report, a line each."""
+        return self.path / "reports.jsonl"
+
+    @property
     def checkpoints(self) -> Path:
         """`tmp-*` while ranks write, `ready-*` once committed here."""
         return self.path / "checkpoints"
@@ -90,6 +105,10 @@ class RunFolder:
     def log(self, rank: int, stream: str) -> Path:
         """Return the file of a rank's `stdout` or `stderr`."""
         return self.logs / f"{rank}.{stream}"
+
+    def pulse(self, rank: int) -> Path:
+        """Return the page of a rank."""
+        return self.pulses / str(rank)
 
     @property
     def is_lost(self) -> bool:
@@ -113,6 +132,7 @@ class RunFolder:
         """Make the folders a run needs; those that are there stay."""
         for folder in (
             self.code, self.inputs, self.home, self.tmp, self.logs, self.spool, self.checkpoints,
+            self.pulses, self.stacks,
         ):  # fmt: skip
             folder.mkdir(mode=0o700, exist_ok=True)
 

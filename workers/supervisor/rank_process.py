@@ -8,6 +8,8 @@ it). Knows nothing of attempts; torch is touched only if it is already imported.
 from __future__ import annotations
 
 import atexit
+import contextlib
+import faulthandler
 import importlib.util
 import io
 import os
@@ -28,6 +30,7 @@ from typing import Any, BinaryIO, NoReturn, cast
 
 from workers.supervisor import linux
 from workers.supervisor.cgroup import Cgroup
+from workers.supervisor.stacks import STACK_SIGNAL
 
 Order = Mapping[str, Any]
 
@@ -59,6 +62,7 @@ def launch_in_place(
     time.tzset()
     _open_standard_streams()
     _forget_preloading(int(order["threads"]))
+    _allow_stacks(order["stacks"])
     if listener is not None and order["store"] is not None:
         _start_store(order["store"], kept[0])
     _leave(_run_program(order, startup_modules, paths))
@@ -118,6 +122,13 @@ def _forget_preloading(threads: int) -> None:
     torch = sys.modules.get("torch")
     if torch is not None and threads != 1:
         torch.set_num_threads(threads)
+
+
+def _allow_stacks(path: str) -> None:
+    """Have the stacks of all threads written there at a signal, whatever the program imports."""
+    flags = os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC
+    with contextlib.suppress(OSError):  # a rank runs without
+        faulthandler.register(STACK_SIGNAL, file=os.open(path, flags, 0o600), all_threads=True)
 
 
 def _start_store(store: Mapping[str, Any], listener: int) -> None:

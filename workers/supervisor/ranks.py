@@ -50,6 +50,11 @@ class Ranks:
         with self._tolerate_loss():
             self.wire.send({"op": "signal", "rank": None, "signal": number})
 
+    def ask_rank(self, rank: int, number: int) -> None:
+        """Send one rank a signal that it answers without ending."""
+        with self._tolerate_loss():
+            self.wire.send({"op": "signal", "rank": rank, "signal": number})
+
     def move_fence(self, at_s: float) -> None:
         """Tell the nursery until when it may believe that this supervisor is well."""
         with self._tolerate_loss():

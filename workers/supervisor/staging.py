@@ -18,6 +18,7 @@ from workers.supervisor.files import write_json
 from workers.supervisor.http import Refused
 from workers.supervisor.layout import RunFolder
 from workers.supervisor.link import GivenUp, Link, patiently
+from workers.supervisor.stacks import STACK_SIGNAL
 
 # Inputs up to this size are copied, so that a job that writes to one harms only itself.
 _COPY_LIMIT_BYTES = 64 * 1024 * 1024
@@ -143,6 +144,8 @@ def describe_run(assignment: Assignment, run: RunFolder, inputs: dict[str, str])
         "socket": str(run.socket),
         "spool_dir": str(run.spool),
         "checkpoints_dir": str(run.checkpoints),
+        "pulses_dir": str(run.pulses),
+        "stacks": {"folder": str(run.stacks), "signal": int(STACK_SIGNAL)},
         "config": spec.get("config") or {},
         "inputs": inputs,
         "parallel": spec.get("parallel") or {},
@@ -151,6 +154,7 @@ def describe_run(assignment: Assignment, run: RunFolder, inputs: dict[str, str])
             "every_steps": checkpoint.get("every_steps"),
             "every_seconds": checkpoint.get("every_seconds"),
         },
+        "health": spec.get("health") or {},
         "resume": None
         if resume is None
         else {

@@ -184,6 +184,7 @@ class Starter:
             "folder": str(self.run.code),
             "cgroup": str(self.cgroup.path) if self.cgroup else None,
             "threads": threads,
+            "stacks": str(self.run.stacks / str(place.rank)),
         }
 
     def _count_threads(self) -> int:

@@ -18,6 +18,7 @@ from workers.supervisor.channel import RankSocket
 from workers.supervisor.exits import RankEnd, Verdict, describe_ranks, judge, read_last_line
 from workers.supervisor.failures import FOLDER_LOST, CannotStart, describe_full_disk
 from workers.supervisor.files import is_disk_full, open_regular, write_json
+from workers.supervisor.health import Health
 from workers.supervisor.http import Refused
 from workers.supervisor.layout import Handover, NodeFolder, RunFolder
 from workers.supervisor.lease import Lease
@@ -183,7 +184,8 @@ class Supervisor:
         self._selector.register(self._ranks.wire, selectors.EVENT_READ, self._ranks.read)
         return Watch(
             self._ranks, assignment.places, self._socket, self._lease, self._link, self._bell,
-            self._selector,
+            self._selector, Health(assignment, self._run, self._ranks),
+            lambda: goods.committer.is_busy,
         )  # fmt: skip
 
     def _conclude(self, record: dict[str, Any], goods: delivery.Delivery) -> bool:

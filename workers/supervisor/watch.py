@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import selectors
 import signal
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from workers.supervisor import linux
@@ -12,6 +12,7 @@ from workers.supervisor.bell import Bell
 from workers.supervisor.channel import RankSocket
 from workers.supervisor.environment import RankPlace
 from workers.supervisor.exits import Verdict
+from workers.supervisor.health import Health
 from workers.supervisor.lease import Lease, Wanted
 from workers.supervisor.link import Link, Stale
 from workers.supervisor.ranks import Ranks
@@ -26,10 +27,13 @@ class Watch:
 
     def __init__(
         self, ranks: Ranks, places: Sequence[RankPlace], socket: RankSocket, lease: Lease,
-        link: Link, bell: Bell, selector: selectors.BaseSelector,
+        link: Link, bell: Bell, selector: selectors.BaseSelector, health: Health,
+        is_saving: Callable[[], bool],
     ) -> None:  # fmt: skip
+        """`is_saving` tells whether a checkpoint of the ranks is being taken over."""
         self._ranks, self._places, self._socket = ranks, places, socket
         self._lease, self._link, self._bell, self._selector = lease, link, bell, selector
+        self._health, self._is_saving = health, is_saving
         self._fence_at_s = lease.fence_at_s
         self._seen_serial = 0
         self._kill_at_s: float | None = None
@@ -48,7 +52,7 @@ class Watch:
             if self._link.is_stale.is_set():
                 raise Stale("the service has disowned the attempt")
             self._renew_fence()
-            verdict = self._find_sudden_end() or self._act_on_wishes()
+            verdict = self._find_sudden_end() or self._act_on_wishes() or self._find_stall()
             if verdict is not None:
                 return verdict
             self._tell()
@@ -57,7 +61,12 @@ class Watch:
     def _wait_for_events(self) -> None:
         now_s = linux.boottime_s()
         # At most a second: select counts monotonic time, the fence counts time asleep, too.
-        until_s = min(now_s + 1.0, self._fence_at_s, self._kill_at_s or self._fence_at_s)
+        until_s = min(
+            now_s + 1.0,
+            self._fence_at_s,
+            self._kill_at_s or self._fence_at_s,
+            self._health.next_look_s,
+        )
         for key, _events in self._selector.select(max(0.0, until_s - now_s)):
             key.data()
 
@@ -88,6 +97,10 @@ class Watch:
         if self._kill_at_s is None and any(not end.is_good for end in self._ranks.ends.values()):
             self._end_ranks(_FAILED_GRACE_S)
         return self._kill_when_due()
+
+    def _find_stall(self) -> Verdict | None:
+        is_judged = self._kill_at_s is None and not self._ranks.ends
+        return self._health.look(is_judged=is_judged, is_saving=self._is_saving())
 
     def _stop_as(self, wanted: Wanted) -> None:
         """Tell the ranks to stop, unless they end already; a later wish may shorten the grace."""

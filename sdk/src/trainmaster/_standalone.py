@@ -22,6 +22,7 @@ from trainmaster._checkpoint_folder import (
     prune,
 )
 from trainmaster._job_errors import RunError
+from trainmaster._pulse import Pulse
 from trainmaster._spool import Number, Spool
 from trainmaster._wishes import watch_sigterm
 
@@ -44,6 +45,7 @@ class Standalone:
         self._folder: Path | None = None
         self._spool: Spool | None = None
         self._terminal = _Terminal()
+        self.pulse = Pulse()
         resume = description.get("resume")
         if isinstance(resume, dict):
             resume = resume.get("path")

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainmaster._checkpoint_folder import Checkpoint, flush_folder, fresh_folder
 from trainmaster._job_errors import RunError
 from trainmaster._link import Link
+from trainmaster._pulse import Pulse
 from trainmaster._spool import Number, Spool
+from trainmaster._stacks import allow_stacks
 from trainmaster._wishes import watch_sigterm
 
 if TYPE_CHECKING:
@@ -31,18 +34,25 @@ class Supervised:
         self._link = Link(description["socket"], rank, wishes)
         resume = description.get("resume")
         self.resume = Checkpoint(Path(resume["path"]), int(resume["step"])) if resume else None
+        pulses, stacks = description.get("pulses_dir"), description.get("stacks")
+        self.pulse = Pulse(str(Path(pulses, str(rank))) if pulses else None)
+        if stacks:
+            with contextlib.suppress(OSError):  # a rank trains without
+                allow_stacks(str(Path(stacks["folder"], str(rank))), int(stacks["signal"]))
         watch_sigterm(wishes, only_once=False)
 
     def log(self, step: int, time_s: float, values: Mapping[str, Number]) -> None:
         """Put one line of metrics on disk."""
         self._spool.append(step, time_s, values)
+        self.pulse.beat()
 
     def refresh_wishes(self) -> None:
         """Make sure that somebody can tell us to stop."""
         self._link.open()
 
     def progress(self, step: int, total_steps: int | None) -> None:
-        """Say how far the training is; rank 0 speaks for all."""
+        """Say how far the training is; rank 0 speaks for all, each rank shows its own."""
+        self.pulse.note_step(step, is_last=step == total_steps)
         if self._rank == 0:
             self._link.progress(step, total_steps)
 

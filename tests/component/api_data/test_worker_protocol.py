@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
@@ -16,7 +17,7 @@ from models import Attempt, Database, Job
 from models.queries.attempts import ask_checkpoint, ask_stop, end_attempt
 from scheduler.core.reasons import Reason
 from scheduler.core.retry import AttemptEnd
-from scheduler.core.spec import JobSpec, ResourceRequest, RetrySpec
+from scheduler.core.spec import Health, JobSpec, ResourceRequest, RetrySpec
 from scheduler.core.states import AttemptState, JobState
 from tests.component.api_data.desk import ONE, TWO, Desk, NodeDesk, Supervisor, bearer, ok, problem
 
@@ -574,3 +575,47 @@ def test_what_a_node_has_run_before_does_not_slow_its_heartbeat_down(desk: Desk)
     with desk.database.engine.connect() as connection:
         plan = connection.exec_driver_sql(f"EXPLAIN QUERY PLAN {look[0]}", look[1]).all()
     assert any("ix_attempt_nodes_open" in str(step) for step in plan), plan
+
+
+STALL = {
+    "action": "restart",
+    "silent_seconds": 600.5,
+    "missing_ranks": [1],
+    "waiting_ranks": [0],
+    "ranks": [{"rank": 0, "step": 7, "phase": "communication"}, {"rank": 1, "step": 7}],
+    "stacks": [
+        {"ranks": [1], "stack": "main thread:\n  train.py:15 in load_batch"},
+        {"ranks": [0], "stack": "main thread:\n  https://me:secret@host/x.py:1 in all_reduce"},
+    ],
+}
+
+
+def test_a_stall_becomes_one_event_with_every_stack(desk: Desk) -> None:
+    supervisor = desk.launch()
+    supervisor.lease("running")
+    report = {"sequence": 0, "kind": "stalled", "message": "rank 1 is missing", "data": STALL}
+
+    answers = [ok(supervisor.call("POST", "reports", json=report)) for _ in range(2)]
+
+    events = desk.get(f"/v1/jobs/{supervisor.job_id}/events")["data"]
+    (stalled,) = [each for each in events if each["type"] == "attempt.stalled"]
+    assert answers == [{"accepted": True}] * 2
+    assert (stalled["state"], stalled["message"]) == ("running", "rank 1 is missing")
+    assert stalled["data"]["attempt_id"] == supervisor.attempt_id
+    assert [each["ranks"] for each in stalled["data"]["stacks"]] == [[1], [0]]
+    assert "secret" not in str(stalled)
+
+
+def test_a_stall_is_retried_as_a_fault_of_machines_unless_the_job_says_otherwise(
+    desk: Desk,
+) -> None:
+    endings = {}
+    for on_stall in ("restart", "fail"):
+        spec = dataclasses.replace(TWO, health=Health(on_stall=on_stall))
+        supervisor = desk.launch(spec)
+        supervisor.lease("running")
+        ok(supervisor.exit("failed", "StallDetected", message="rank 1 is missing"))
+        job = desk.get(f"/v1/jobs/{supervisor.job_id}")
+        endings[on_stall] = (job["state"], job["reason"])
+
+    assert endings == {"restart": ("pending", "RetryBackoff"), "fail": ("failed", "StallDetected")}

@@ -47,6 +47,7 @@ class Attempt:
     points: dict[tuple[str, str], list[tuple[int, float, Any]]] = field(default_factory=dict)
     checkpoints: dict[str, dict[str, Any]] = field(default_factory=dict)
     leases: list[dict[str, Any]] = field(default_factory=list)
+    reports: list[dict[str, Any]] = field(default_factory=list)
     exit: dict[str, Any] | None = None
     exit_count: int = 0
 
@@ -261,8 +262,10 @@ class FakeService:
                 expect(not missing_files(checkpoint), "files are missing")
                 checkpoint["state"] = "committed"
                 return 200, {"id": checkpoint_id}
-            case ["POST", "exit"]:
-                return 200, self._end(attempt, read_json(body, EXIT))
+            case ["POST", "reports" | "exit" as route]:
+                if route == "exit":
+                    return 200, self._end(attempt, read_json(body, EXIT))
+                return 200, self._keep_report(attempt, read_json(body, REPORT))
         raise Problem(404, "not_found")
 
     def _renew(self, attempt: Attempt, lease: dict[str, Any]) -> dict[str, Any]:
@@ -308,6 +311,12 @@ class FakeService:
             points.extend(zip(column["steps"], column["times"], column["values"], strict=True))
         attempt.high_water[stream] = first + count
         return 200, {"high_water": first + count}
+
+    def _keep_report(self, attempt: Attempt, report: dict[str, Any]) -> dict[str, Any]:
+        expect(report["sequence"] <= len(attempt.reports), "sequence")
+        if report["sequence"] == len(attempt.reports):
+            attempt.reports.append(report)
+        return {"accepted": True}
 
     def _declare(self, attempt: Attempt, document: dict[str, Any]) -> dict[str, Any]:
         expect(bool(re.fullmatch(r"ready-\d{12}-[0-9a-f]{8}", document["name"])), "name")
@@ -362,6 +371,7 @@ BEAT = {"boot_id", "version", "address", "capacity", "supervisors", "ended", "he
 LEASE = {"phase", "message", "progress", "ranks", "rendezvous"}
 METRICS = {"stream", "sequence", "count", "columns"}
 CHECKPOINT = {"name", "step", "metrics", "files"}
+REPORT = {"sequence", "kind", "message", "data"}
 EXIT = {"outcome", "reason", "message", "ranks"}
 
 

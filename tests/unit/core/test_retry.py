@@ -4,7 +4,7 @@ import pytest
 
 from scheduler.core.reasons import Reason
 from scheduler.core.retry import AttemptEnd, Outcome, decide_after_attempt
-from scheduler.core.spec import Limits, RetrySpec
+from scheduler.core.spec import Health, Limits, RetrySpec
 from scheduler.core.states import JobEvent
 
 CRASH = AttemptEnd(outcome="failed", reason=Reason.USER_CODE_ERROR, message="ValueError: x")
@@ -182,3 +182,24 @@ def test_a_job_that_ends_well_while_it_is_stopped_has_succeeded(stop_reason: str
     )
 
     assert verdict.event is JobEvent.SUCCEEDED
+
+
+@pytest.mark.parametrize(
+    ("health", "event", "reason"),
+    [
+        pytest.param(Health(), JobEvent.REQUEUED, Reason.RETRY_BACKOFF, id="is restarted"),
+        pytest.param(
+            Health(on_stall="fail"), JobEvent.FAILED, Reason.STALL_DETECTED, id="ends the job"
+        ),
+    ],
+)
+def test_a_stall(health: Health, event: JobEvent, reason: Reason) -> None:
+    end = AttemptEnd(outcome="failed", reason=Reason.STALL_DETECTED, message="rank 1 is missing")
+
+    verdict = decide_after_attempt(
+        end, retry=RetrySpec(), limits=Limits(), health=health, user_failures=0, infra_failures=0
+    )
+
+    assert (verdict.event, verdict.reason) == (event, reason)
+    assert (verdict.user_failures, verdict.infra_failures) == (0, 1)
+    assert "rank 1 is missing" in verdict.message

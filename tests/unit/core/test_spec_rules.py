@@ -9,7 +9,6 @@ from scheduler.core.spec import (
     CheckpointPolicy,
     Elastic,
     EnvironmentRequest,
-    Health,
     JobSpec,
     Limits,
     Parallel,
@@ -106,7 +105,6 @@ def test_a_good_spec_has_no_problem(spec: JobSpec) -> None:
         ({"secrets": ("A",)}, ("/secrets", "not_available")),
         ({"elastic": Elastic(min_workers=1, max_workers=2)}, ("/elastic", "not_available")),
         ({"privacy": {}}, ("/privacy", "not_available")),
-        ({"health": Health(stall_seconds=5)}, ("/health", "not_available")),
         ({"queue": "other"}, ("/queue", "unknown_queue")),
         ({"queue": "night", "pool": "empty"}, ("/queue", "wrong_queue")),
         (

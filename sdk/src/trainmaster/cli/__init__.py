@@ -31,6 +31,7 @@ COMMANDS = {
     "ls": ("ls", "List jobs, newest first."),
     "get": ("get", "Show one job."),
     "explain": ("explain", "Say why a job is where it is, and what would help."),
+    "events": ("events", "Show what happened to a job."),
     "edit": ("edit", "Change a job that is submitted."),
     "follow": ("follow", "Follow a job live until it ends."),
     "logs": ("logs", "Print what the ranks of a job printed."),
