@@ -1,4 +1,4 @@
-"""Checkpoints for users: look, download, pin, verify, delete."""
+"""Checkpoints for users: look, download, export, pin, verify, delete."""
 
 from __future__ import annotations
 
@@ -23,8 +23,9 @@ from api.checkpoints.care import (
     verify_checkpoint,
 )
 from api.checkpoints.documents import render_checkpoint
+from api.checkpoints.export import plan_export
 from api.checkpoints.receive import list_files
-from api.checkpoints.schemas import CheckpointList, CheckpointOut, Verification
+from api.checkpoints.schemas import CheckpointList, CheckpointOut, ExportRequest, Verification
 from api.deps import (
     ConfigDep,
     CurrentCaller,
@@ -35,6 +36,10 @@ from api.deps import (
 )
 from api.downloads import DOWNLOAD_RESPONSES, attachment, send_object
 from api.errors import problem_responses
+from api.jobs.actions import TicketDep
+from api.jobs.desk import DeskDep
+from api.jobs.documentation import CREATED
+from api.jobs.submit import submit_job
 from api.pages import cut_page, read_after
 from api.ranges import matches_etag
 from api.storage import ObjectKey
@@ -180,6 +185,30 @@ async def verify(
         size_bytes=checkpoint.size_bytes,
         state=checkpoint.state.value,
     )
+
+
+@router.post(
+    "/v1/checkpoints/{checkpoint_id}/export",
+    operation_id="checkpoints_export",
+    response_class=Response,
+    status_code=HTTPStatus.CREATED,
+    responses={**CREATED, **problem_responses(409)},
+)
+async def export(
+    checkpoint_id: str,
+    caller: MemberCaller,
+    desk: DeskDep,
+    ticket: TicketDep,
+    body: ExportRequest | None = None,
+) -> Response:
+    """Submit a job that writes all weights into one safetensors file, its own checkpoint."""
+
+    def work() -> Response:
+        with desk.database.read() as session:
+            document = plan_export(session, caller, checkpoint_id, body or ExportRequest())
+        return submit_job(desk, caller, document, ticket=ticket, now=datetime.now(UTC)).render()
+
+    return await run_in_threadpool(work)
 
 
 @router.delete(

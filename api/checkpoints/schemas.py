@@ -5,10 +5,11 @@ from __future__ import annotations
 from datetime import datetime
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from api import shapes
 from api.attempts.schemas import Step, Strict
+from api.jobs.spec_schema import Document
 from api.pages import ListEnvelope
 
 MetricName = Annotated[str, Field(min_length=1, max_length=128)]
@@ -89,3 +90,14 @@ class Verification(BaseModel):
     num_files: int
     size_bytes: int
     state: str = Field(examples=["committed", "corrupt"])
+
+
+class ExportRequest(Document):
+    """How the weights are written."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"dtype": "bf16"}]})
+
+    dtype: Annotated[
+        Literal["keep", "fp32", "bf16", "fp16"],
+        Field(description="What floating-point weights become; other tensors stay as they are."),
+    ] = "keep"

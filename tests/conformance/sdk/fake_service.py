@@ -63,6 +63,8 @@ class FakeService:
         self.documents: dict[str, Any] = {}
         self.contents: dict[str, bytes] = {}
         self.replies_of_keys: dict[str, tuple[int, dict[str, Any]]] = {}
+        self.export_ends: dict[str, Any] = {"state": "succeeded"}
+        """What becomes of jobs that export."""
         self.faults: list[Fault] = []
         self.seen: list[Seen] = []
         self.lock = threading.Lock()
@@ -310,6 +312,8 @@ class _Handler(BaseHTTPRequestHandler):
             quotas = service.lists.setdefault(self.route, [])
             quotas.append({"id": f"quo_{len(quotas) + 1}", "version": 1, **json.loads(seen.body)})
             return 201, quotas[-1]
+        if self.route.startswith("/v1/checkpoints/") and self.route.endswith("/export"):
+            return self._export(self.route.split("/")[3], json.loads(seen.body))
         job_id, _, action = self.route.removeprefix("/v1/jobs/").partition("/")
         job = service.jobs.get(job_id)
         if job is None:
@@ -321,6 +325,17 @@ class _Handler(BaseHTTPRequestHandler):
             return 409, {"code": "illegal_transition", "detail": f"{job_id} is succeeded"}
         states = {"cancel": "cancelled", "pause": "paused", "resume": "queued"}
         return 200, service.change_job(job_id, {"state": states[action]})
+
+    def _export(self, checkpoint_id: str, request: dict[str, Any]) -> tuple[int, dict[str, Any]]:
+        service = self.service
+        if f"/v1/checkpoints/{checkpoint_id}" not in service.documents:
+            return 404, {"code": "not_found", "detail": "no such checkpoint"}
+        job_id = service.add_job(spec={"recipe": "export", "config": request})
+        service.changes[job_id] = [dict(service.export_ends)]
+        for stream in ("logs", "metrics"):
+            service.streams[f"/v1/jobs/{job_id}/{stream}/stream"] = [("", "end", {})]
+        service.add_checkpoint(job_id, {"model.safetensors": b"exported"})
+        return 201, service.jobs[job_id]
 
     def _take_spec(self, spec: dict[str, Any]) -> tuple[int, dict[str, Any]]:
         service, call = self.service, self.route.rpartition("/")[2]

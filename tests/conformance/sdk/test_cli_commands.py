@@ -505,3 +505,64 @@ def test_what_cannot_be_done_here_is_said_with_the_way_out(
 
     assert result.exit_code == 3
     assert fact in result.stderr
+
+
+def test_export_writes_one_file_and_compares_its_hash(
+    run: Run, service: FakeService, tmp_path: Path
+) -> None:
+    checkpoint_id = service.add_checkpoint(service.add_job(), {"a.safetensors": b"a"})
+    target = tmp_path / "mine.safetensors"
+
+    result = run("export", checkpoint_id, "-o", str(target), "--dtype", "bf16")
+
+    assert result.exit_code == 0, result.output
+    assert result.stdout == f"{target}\n"
+    assert "the hash is right" in result.stderr
+    assert service.jobs["job_0002"]["spec"]["config"] == {"dtype": "bf16"}
+    assert target.read_bytes() == b"exported"
+    assert list(tmp_path.iterdir()) == [target]
+
+
+def test_export_of_a_job_takes_its_newest_checkpoint_and_tells_all_as_json(
+    run: Run, service: FakeService, tmp_path: Path
+) -> None:
+    job_id = service.add_job("succeeded")
+    service.add_checkpoint(job_id, {"a.safetensors": b"a"}, step=1)
+    newest = service.add_checkpoint(job_id, {"a.safetensors": b"b"}, step=2)
+    target = tmp_path / "mine.safetensors"
+    target.write_bytes(b"old")
+
+    result = run("export", job_id, "-o", str(target), "--force", "--json")
+
+    assert service.requests("POST", f"/v1/checkpoints/{newest}/export")
+    said = json.loads(result.stdout)
+    assert (said["path"], said["job"]["state"]) == (str(target.resolve()), "succeeded")
+    assert said["sha256"] == said["checkpoint"]["files"][0]["sha256"]
+    assert target.read_bytes() == b"exported"
+
+
+def test_export_leaves_a_file_that_is_there_alone(
+    run: Run, service: FakeService, tmp_path: Path
+) -> None:
+    checkpoint_id = service.add_checkpoint(service.add_job(), {"a.safetensors": b"a"})
+    (tmp_path / "mine").write_bytes(b"precious")
+
+    result = run("export", checkpoint_id, "-o", str(tmp_path / "mine"))
+
+    assert result.exit_code == 3
+    assert "add --force" in result.stderr
+    assert service.requests("POST", f"/v1/checkpoints/{checkpoint_id}/export") == []
+
+
+def test_an_export_that_fails_says_why_and_ends_as_its_job(
+    run: Run, service: FakeService, tmp_path: Path
+) -> None:
+    checkpoint_id = service.add_checkpoint(service.add_job(), {"a.safetensors": b"a"})
+    message = "rank 0 exited with code 2: export: tensor w holds 1e+06"
+    service.export_ends = {"state": "failed", "reason": "UserCodeError", "message": message}
+
+    result = run("export", checkpoint_id, "-o", str(tmp_path / "mine"))
+
+    assert result.exit_code == 1
+    assert message in result.stderr
+    assert list(tmp_path.iterdir()) == []

@@ -38,6 +38,7 @@ COMMANDS = {
     "metrics": ("metrics", "Show what a job measured."),
     "checkpoints": ("checkpoints", "List the checkpoints of a job."),
     "download": ("download", "Download a checkpoint, and verify it."),
+    "export": ("export", "Export a checkpoint to one safetensors file."),
     "cancel": ("cancel", "Stop jobs for good."),
     "pause": ("pause", "Save jobs and give their resources back."),
     "resume": ("resume", "Let paused jobs go on from their checkpoints."),

@@ -1,7 +1,8 @@
-"""Checkpoints: look at them, bring them home. `client.checkpoints`."""
+"""Checkpoints: look at them, export them, bring them home. `client.checkpoints`."""
 
 from __future__ import annotations
 
+import shutil
 from pathlib import Path
 from urllib.parse import quote
 
@@ -9,7 +10,7 @@ from trainmaster._calls import Call
 from trainmaster._download import Download, fetch_files
 from trainmaster._errors import DownloadError
 from trainmaster._transport import Transport
-from trainmaster.documents import Checkpoint, CheckpointFile
+from trainmaster.documents import Checkpoint, CheckpointFile, Job
 from trainmaster.resources.addresses import Ref, id_of, path_to
 from trainmaster.resources.files import Progress
 
@@ -85,6 +86,54 @@ class Checkpoints:
         )
         return target
 
+    def download_file(
+        self,
+        checkpoint: Ref,
+        path: str,
+        target: str | Path,
+        *,
+        overwrite: bool = False,
+        progress: Progress | None = None,
+    ) -> Path:
+        """Fetch one file of a checkpoint under another name, and return that.
+
+        It is compared with its SHA-256 and appears once it is whole; one that broke off goes on
+        where it was when it is asked for again.
+
+        Args:
+            checkpoint: the checkpoint, or its id.
+            path: of the file in the checkpoint.
+            target: its name here.
+            overwrite: replace a file of that name.
+            progress: told the bytes done and the bytes in all.
+
+        Raises:
+            DownloadError: the checkpoint has no such file, or another file is in the way.
+            IntegrityError: the service sent other bytes than it promised.
+        """
+        found = self.get(checkpoint)
+        _check_is_committed(found)
+        place = Path(target).expanduser()
+        files = [file for file in found.files if file.path == path]
+        if not files:
+            raise DownloadError(f"checkpoint {found.id} has no file {path}: list its files first")
+        if place.exists() and not overwrite:
+            raise DownloadError(f"{place} is there already: choose another name, or overwrite it")
+        folder = place.with_name(f".trainmaster-{found.id}")
+        fetch_files(
+            self._transport,
+            Download(
+                base_path=path_to("checkpoints", found, "files"),
+                files=files,
+                target=folder,
+                staging_name=".parts",
+                progress=progress,
+            ),
+        )
+        (folder / path).replace(place)
+        shutil.rmtree(folder, ignore_errors=True)
+        return place
+
     def download_archive(
         self, checkpoint: Ref, path: str | Path, *, progress: Progress | None = None
     ) -> Path:
@@ -111,6 +160,17 @@ class Checkpoints:
         finally:
             part.unlink(missing_ok=True)
         return target
+
+    def export(
+        self, checkpoint: Ref, *, dtype: str = "keep", idempotency_key: str | None = None
+    ) -> Job:
+        """Submit a job that writes all weights into one safetensors file, its only checkpoint.
+
+        `dtype` is what floating-point weights become: keep, fp32, bf16 or fp16.
+        """
+        path = path_to("checkpoints", checkpoint, "export")
+        reply = self._transport.post(path, {"dtype": dtype}, idempotency_key=idempotency_key)
+        return Job.parse(reply.json())
 
     def pin(self, checkpoint: Ref) -> Checkpoint:
         """Keep a checkpoint whatever the job's `keep_last` and `keep_best` say."""

@@ -36,7 +36,7 @@ def become_rank(order: dict[str, Any]) -> None:
     if order["target"].endswith(".py"):
         runpy.run_path(order["target"], run_name="__main__")
     else:
-        del sys.modules[order["target"]]  # runpy would warn that it is there already
+        sys.modules.pop(order["target"], None)  # runpy would warn where it is there already
         runpy.run_module(order["target"], run_name="__main__", alter_sys=True)
 
 

@@ -38,16 +38,16 @@ def command(
     A download that broke off goes on where it was when run again. Each file is compared with its
     SHA-256, and none appears before all have arrived.
     """
-    checkpoint = _find_checkpoint(session, source)
+    checkpoint = find_checkpoint(session, source)
     if archive:
         target = directory or Path(f"{checkpoint.id}.tar")
         if target.exists() and not force:
             raise ConfigurationError(f"{target} exists: choose another name, or add --force")
-        with _progress_bar(session, checkpoint.size_bytes) as progress:
+        with progress_bar(session, checkpoint.size_bytes) as progress:
             session.client.checkpoints.download_archive(checkpoint, target, progress=progress)
     else:
         target = directory or Path(checkpoint.id)
-        with _progress_bar(session, checkpoint.size_bytes) as progress:
+        with progress_bar(session, checkpoint.size_bytes) as progress:
             session.client.checkpoints.download(
                 checkpoint,
                 target,
@@ -68,7 +68,12 @@ def command(
     session.say(f"step {checkpoint.step}, {size}, {len(checkpoint.files)} files; {hashes}")
 
 
-def _find_checkpoint(session: Session, source: str) -> Checkpoint:
+def find_checkpoint(session: Session, source: str) -> Checkpoint:
+    """Return the checkpoint of this id, or the newest one of the job of this id.
+
+    Raises:
+        ConfigurationError: the job has none.
+    """
     if not source.startswith("job_"):
         return session.client.checkpoints.get(source)
     # Newest first, and whole: what is listed is committed.
@@ -79,9 +84,8 @@ def _find_checkpoint(session: Session, source: str) -> Checkpoint:
 
 
 @contextmanager
-def _progress_bar(
-    session: Session, total_bytes: int
-) -> Iterator[Callable[[int, int], None] | None]:
+def progress_bar(session: Session, total_bytes: int) -> Iterator[Callable[[int, int], None] | None]:
+    """Yield what moves a bar on the terminal; None where there is none, or `--json` is given."""
     if session.as_json or not sys.stderr.isatty():
         yield None
         return
