@@ -1,0 +1,201 @@
+"""Metrics of communication, from sums: what the last steps sent, and how long they waited.
+
+It is told of each step, and says something once in a while. It asks nobody anything, and knows
+neither torch nor who keeps the sums.
+
+| metric | per step, unless said otherwise |
+|---|---|
+| `comm/bytes_logical_per_step` | bytes that leave a rank, mean over the ranks of its group; also by phase, as in `comm/bytes_logical_per_step/gradients` |
+| `comm/bytes_per_sample` | the same, of all ranks, per sample of the batch |
+| `comm/bytes_wire_sent_per_step`, `comm/bytes_wire_received_per_step` | what TCP counted for this rank, headers and repetitions included |
+| `comm/exposed_seconds` | time in which the training stood still for communication |
+| `comm/utilization` | share of the time in which it did not |
+| `comm/reduction_vs_ddp` | what data parallel training in 32 bits would send, over what was sent |
+| `comm/prediction_error` | bytes sent over bytes predicted, less one |
+| `sync/wait_transfer`, `sync/wait_straggler`, `sync/wait_gate` | parts of `comm/exposed_seconds`: until bytes were there, until the slowest was, until the bound of staleness allowed it |
+| `sync/staleness_mean`, `sync/staleness_p95`, `sync/staleness_max` | of the updates since the last report, in versions |
+"""  # noqa: E501  a table
+
+from __future__ import annotations
+
+import collections
+import time
+from typing import TYPE_CHECKING
+
+from trainmaster.train.accounting.ledger import Totals
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping, Sequence
+
+    from trainmaster._communication import Prediction
+    from trainmaster.train.accounting.sockets import Wire
+
+EVERY_S = 2.0
+SHARED_STEPS = 8  # of which ranks compare how long they waited
+_NOT_WAITED = 2**62
+_US = 1e6
+
+
+class Meter:
+    """What one rank says about its communication.
+
+    Args:
+        read: returns the sums of a rank's communication.
+        record: takes a step and metrics by name.
+        num_ranks: of the job.
+        read_wire: returns what the kernel has counted.
+    """
+
+    def __init__(
+        self,
+        read: Callable[[], Totals],
+        record: Callable[[int, Mapping[str, float]], None],
+        *,
+        num_ranks: int,
+        read_wire: Callable[[], Wire | None] = lambda: None,
+        clock: Callable[[], float] = time.monotonic,
+        every_s: float = EVERY_S,
+    ) -> None:
+        self._read, self._record, self._read_wire = read, record, read_wire
+        self._num_ranks, self._clock, self._every_s = num_ranks, clock, every_s
+        self._prediction: Prediction | None = None
+        self._recent_s: collections.deque[float] = collections.deque(maxlen=SHARED_STEPS)
+        self._transfer_share: float | None = None
+        self._began_s = self._exposed_s = 0.0
+        self._totals = Totals()
+        self._wire: Wire | None = None
+        self._num_steps = self._num_samples = 0
+        self._start()
+
+    def expect(self, prediction: Prediction | None) -> None:
+        """Take what a step is going to send, to be compared with what it did."""
+        self._prediction = prediction
+
+    def begin(self) -> None:
+        """Leave out what came before: steps follow."""
+        self._start()
+
+    def step(self, step: int, num_samples: int) -> None:
+        """Take note of a step; report when it is time.
+
+        Args:
+            step: its number.
+            num_samples: of its batch, over all ranks.
+        """
+        exposed_s = self._read().exposed_s
+        self._recent_s.append(exposed_s - self._exposed_s)
+        self._exposed_s = exposed_s
+        self._num_steps += 1
+        self._num_samples += num_samples
+        if self._clock() - self._began_s >= self._every_s:
+            self.report(step)
+
+    def report(self, step: int) -> None:
+        """Record the steps since the last report, if there are any."""
+        if self._num_steps:
+            self._record(step, self._describe())
+        self._start()
+
+    # How long the slowest of all waited, which is what the transfer takes. Asked on occasions at
+    # which the ranks speak to each other anyway, so that asking costs no wait.
+
+    def offer(self) -> list[int]:
+        """Return numbers of which every rank needs the largest over all ranks."""
+        waited = [-round(each * _US) for each in self._recent_s]
+        return waited + [-_NOT_WAITED] * (SHARED_STEPS - len(waited))
+
+    def take(self, largest: Sequence[int]) -> None:
+        """Take the largest over all ranks of what each offered.
+
+        In each step the rank that came last waited least, and for nothing but the transfer.
+        """
+        pairs = [(own, -each / _US) for own, each in zip(self._recent_s, largest)]
+        own_s = sum(own for own, _ in pairs)
+        if own_s > 0:
+            self._transfer_share = min(1.0, sum(least for _, least in pairs) / own_s)
+
+    def _start(self) -> None:
+        self._began_s = self._clock()
+        self._totals = self._read()
+        self._exposed_s = self._totals.exposed_s
+        self._wire = self._read_wire()
+        self._num_steps = self._num_samples = 0
+
+    def _describe(self) -> dict[str, float]:
+        totals, steps = self._read(), self._num_steps
+        elapsed_s = max(self._clock() - self._began_s, 1e-9)
+        before = self._totals.sent_bytes
+        phases = {
+            phase: (sent - before.get(phase, 0.0)) / steps
+            for phase, sent in totals.sent_bytes.items()
+        }
+        sent = sum(phases.values())
+        exposed_s = totals.exposed_s - self._totals.exposed_s
+        said = {
+            "comm/bytes_logical_per_step": sent,
+            **{
+                f"comm/bytes_logical_per_step/{phase}": each
+                for phase, each in phases.items()
+                if each
+            },
+            "comm/bytes_per_sample": sent * self._num_ranks * steps / max(1, self._num_samples),
+            "comm/exposed_seconds": exposed_s / steps,
+            "comm/utilization": max(0.0, 1 - exposed_s / elapsed_s),
+        }
+        said.update(self._compare(phases))
+        said.update(self._describe_wire(steps))
+        said.update(_describe_waits(self._totals, totals, self._transfer_share, steps))
+        said.update(_describe_staleness(self._totals.staleness, totals.staleness))
+        return said
+
+    def _compare(self, phases: Mapping[str, float]) -> dict[str, float]:
+        prediction = self._prediction
+        if prediction is None:
+            return {}
+        said = {}
+        sent = sum(phases.values())
+        if sent and prediction.ddp_bytes_per_step:
+            said["comm/reduction_vs_ddp"] = prediction.ddp_bytes_per_step / sent
+        if prediction.total_bytes and not prediction.missing:
+            # What ranks agree on and what a script adds up by itself is in no prediction.
+            known = sum(phases.get(phase, 0.0) for phase in prediction.bytes_per_step)
+            said["comm/prediction_error"] = known / prediction.total_bytes - 1
+        return said
+
+    def _describe_wire(self, steps: int) -> dict[str, float]:
+        before, now = self._wire, self._read_wire()
+        if before is None or now is None:
+            return {}
+        return {
+            "comm/bytes_wire_sent_per_step": (now.sent - before.sent) / steps,
+            "comm/bytes_wire_received_per_step": (now.received - before.received) / steps,
+        }
+
+
+def _describe_waits(
+    before: Totals, now: Totals, transfer_share: float | None, steps: int
+) -> dict[str, float]:
+    exposed_s = now.exposed_s - before.exposed_s
+    straggler_s = now.straggler_s - before.straggler_s
+    gate_s = now.gate_s - before.gate_s
+    if transfer_share is not None:
+        straggler_s += (1 - transfer_share) * max(0.0, exposed_s - straggler_s - gate_s)
+    elif not now.straggler_s and not now.gate_s:
+        return {}  # nobody has told the causes apart
+    return {
+        "sync/wait_transfer": max(0.0, exposed_s - straggler_s - gate_s) / steps,
+        "sync/wait_straggler": straggler_s / steps,
+        "sync/wait_gate": gate_s / steps,
+    }
+
+
+def _describe_staleness(before: Mapping[int, int], now: Mapping[int, int]) -> dict[str, float]:
+    new = {age: count - before.get(age, 0) for age, count in sorted(now.items())}
+    ages = [age for age, count in new.items() for _ in range(count)]
+    if not ages:
+        return {}
+    return {
+        "sync/staleness_mean": sum(ages) / len(ages),
+        "sync/staleness_p95": ages[(95 * len(ages) - 1) // 100],
+        "sync/staleness_max": ages[-1],
+    }
