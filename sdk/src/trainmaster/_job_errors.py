@@ -7,3 +7,10 @@ class RunError(RuntimeError):
 
 class CheckpointNotCommitted(RunError):
     """The files are written, but nobody has taken them over: this checkpoint does not exist."""
+
+
+class NonFiniteLoss(RunError):
+    """A loss was NaN or infinite, and the job is not to train on through that.
+
+    The supervisor knows this by its name and gives the job the same reason.
+    """

@@ -23,7 +23,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from trainmaster._checkpoint_folder import Checkpoint
-from trainmaster._job_errors import CheckpointNotCommitted, RunError
+from trainmaster._finite import complain, find_bad_loss
+from trainmaster._job_errors import CheckpointNotCommitted, NonFiniteLoss, RunError
 from trainmaster._spool import clean_step, clean_values
 from trainmaster._standalone import Standalone
 from trainmaster._supervised import Supervised
@@ -34,7 +35,15 @@ if TYPE_CHECKING:
 
     from trainmaster._spool import Number
 
-__all__ = ["Checkpoint", "CheckpointNotCommitted", "Config", "Run", "RunError", "current_run"]
+__all__ = [
+    "Checkpoint",
+    "CheckpointNotCommitted",
+    "Config",
+    "NonFiniteLoss",
+    "Run",
+    "RunError",
+    "current_run",
+]
 
 DESCRIPTION_VERSION = 1
 CHECKPOINT_METRICS_MAX = 256
@@ -71,6 +80,7 @@ class Run:
         self.world_size = int(places.get("WORLD_SIZE", "1"))
         self.local_rank = int(places.get("LOCAL_RANK", "0"))
         self.is_supervised = "socket" in description
+        self._ends_on_nan = (description.get("health") or {}).get("on_nan") == "fail"
         self._wishes = Wishes()
         self._latest: Checkpoint | None = None
         keeper = Supervised if self.is_supervised else Standalone
@@ -87,6 +97,8 @@ class Run:
         Raises:
             TypeError: a value is no single number.
             ValueError: the step or a name cannot be recorded.
+            NonFiniteLoss: one of them is a loss and NaN or infinite, and the job's
+                `health.on_nan` is "fail". It is recorded all the same.
         """
         numbers = clean_values({**(values or {}), **more})
         self._record(clean_step(step), time.time(), numbers)
@@ -144,6 +156,13 @@ class Run:
     def _record(self, step: int, time_s: float, values: Mapping[str, Number]) -> None:
         """Record numbers that are known to be clean, taken at a given Unix time."""
         self._keeper.log(step, time_s, values)
+        self._refuse_bad_loss(step, values)
+
+    def _refuse_bad_loss(self, step: int, values: Mapping[str, Number]) -> None:
+        """End the run when a loss is NaN or infinite, where the job wants that."""
+        name = find_bad_loss(values) if self._ends_on_nan else None
+        if name is not None:
+            raise complain(f"{name} is {values[name]}", step)
 
 
 _current: Run | None = None

@@ -11,9 +11,11 @@ import shutil
 import threading
 from typing import TYPE_CHECKING, Any
 
+from trainmaster._finite import complain
 from trainmaster._spool import VALUES_PER_LINE_MAX, only_finite
 from trainmaster.train import randomness
-from trainmaster.train.snapshot import take_snapshot, write_snapshot
+from trainmaster.train.losses import find_nan
+from trainmaster.train.snapshot import gather_state, take_snapshot, write_snapshot
 
 if TYPE_CHECKING:
     from trainmaster._order import Cursor
@@ -46,14 +48,21 @@ class Saver:
             RunError: the one before could not be written or committed.
             OSError: the disk did not take the one before.
         """
-        states = self._synchronization.gather(randomness.capture(self._synchronization.device))
-        if states is None:
+        if self._synchronization.rank == 0:
+            self._metrics.flush()
+            self.wait()  # before anything is copied: two states would take twice the memory
+        own = {
+            "randomness": randomness.capture(self._synchronization.device),
+            "synchronization": self._synchronization.state_dict(),
+        }
+        ranks = self._synchronization.gather(own)
+        gathered = gather_state(things, self._synchronization)
+        if ranks is None or gathered is None:
             return
-        self._metrics.flush()
-        self.wait()
         metrics = dict(self._metrics.latest)
         ranked_by = dict(itertools.islice(only_finite(metrics).items(), VALUES_PER_LINE_MAX))
-        snapshot = take_snapshot(things, cursor, states, ranked_by)
+        layout = self._synchronization.layout
+        snapshot = take_snapshot(things, gathered, layout, cursor, ranks, ranked_by)
         self._saved = (cursor.step, metrics)
         self._thread = threading.Thread(
             target=self._write, args=(snapshot,), name="trainmaster-saver", daemon=True
@@ -82,6 +91,7 @@ class Saver:
 
     def _write(self, snapshot: Snapshot) -> None:
         try:
+            self._refuse_nan(snapshot)
             folder = self._run.checkpoint_dir()
             try:
                 write_snapshot(snapshot, folder)
@@ -92,3 +102,9 @@ class Saver:
             self._run.commit_checkpoint(folder, snapshot.meta["step"], **metrics)
         except BaseException as failure:  # noqa: BLE001  raised again by whoever asks next
             self._failure = failure
+
+    def _refuse_nan(self, snapshot: Snapshot) -> None:
+        """Make no checkpoint of weights that are lost; a loss shows that a step later only."""
+        name = find_nan(snapshot.weights) if self._run._ends_on_nan else None
+        if name is not None:
+            raise complain(f"the weights {name} hold NaN", snapshot.meta["step"])

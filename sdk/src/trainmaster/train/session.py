@@ -14,6 +14,7 @@ from trainmaster._order import Cursor, Plan, leave_loop, share_of
 from trainmaster.run import RunError, current_run
 from trainmaster.train import randomness
 from trainmaster.train.agreement import Agreement
+from trainmaster.train.losses import LossWatch
 from trainmaster.train.metrics import MetricLog
 from trainmaster.train.modes import choose_synchronization
 from trainmaster.train.saver import Saver
@@ -21,7 +22,7 @@ from trainmaster.train.snapshot import Resumed, Stateful
 from trainmaster.train.sources import Share, iter_batches, size_of
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Iterable, Iterator, Mapping
     from pathlib import Path
 
     from trainmaster._order import Batch
@@ -88,6 +89,8 @@ class TrainRun:
         found = run.latest_checkpoint()
         self._resumed = Resumed(found.path, found.step) if found else None
         self._cursor = self._resumed.cursor if self._resumed else Cursor()
+        if self._resumed and self._resumed.synchronization:
+            self._synchronization.load_state_dict(self._resumed.synchronization)
         self._loop = 0
         self._batch: Batch | None = None
         self._num_samples = 0
@@ -95,6 +98,7 @@ class TrainRun:
         self._things = Stateful()
         self._scaler: Any = None
         self._metrics = MetricLog(run._record)
+        self._losses = LossWatch(run)
         saved_step = self._cursor.step if self._resumed else None
         self._saver = Saver(run, self._synchronization, self._metrics, saved_step)
         self._agreement = Agreement(run, self._synchronization, self._cursor.step)
@@ -153,18 +157,18 @@ class TrainRun:
         """
         _require_new(name, self._things.models)
         module.to(self.device)
+        callable_ = self._synchronization.spread(module)
         if self._resumed:
-            self._resumed.load_model(name, module)
+            self._resumed.load_model(name, module, self._synchronization)
         self._things.models[name] = module
         return self._synchronization.wrap(
-            name, module, find_unused_parameters=find_unused_parameters
+            name, module, callable_, find_unused_parameters=find_unused_parameters
         )
 
     def optimizer(self, optimizer: Optimizer, *, name: str = "optimizer") -> Optimizer:
         """Give an optimizer its saved state; `steps` clears its gradients before each step."""
         _require_new(name, self._things.optimizers)
-        if self._resumed:
-            self._resumed.load_optimizer(name, optimizer)
+        self._load_optimizer(name, optimizer)
         self._things.optimizers[name] = optimizer
         self._synchronization.adopt(name, optimizer)
         return optimizer
@@ -172,10 +176,9 @@ class TrainRun:
     def scheduler(self, scheduler: Kept, *, name: str = "scheduler") -> Kept:
         """Give a learning rate scheduler its saved state."""
         self.keep(name, scheduler)
-        if self._resumed:
-            # Making a scheduler sets the rates of its first step: put the saved ones back.
-            for each, optimizer in self._things.optimizers.items():
-                self._resumed.load_optimizer(each, optimizer)
+        # Making a scheduler sets the rates of its first step: put the saved ones back.
+        for each, optimizer in self._things.optimizers.items():
+            self._load_optimizer(each, optimizer)
         return scheduler
 
     def scaler(self, scaler: Kept, *, name: str = "scaler") -> Kept:
@@ -254,6 +257,7 @@ class TrainRun:
                 self._run.progress(self._cursor.step, steps_total)
                 answer = self._agreement.ask(self._cursor.step, is_forced=self.is_epoch_end)
                 if answer.save:
+                    self._losses.settle()
                     self._saver.save(self._things, self._cursor)
                 if answer.stop:
                     self._is_stopped = True
@@ -266,12 +270,55 @@ class TrainRun:
 
         Args:
             loss: mean over the samples that this rank was given.
+
+        Raises:
+            NonFiniteLoss: it is NaN or infinite, or one before was, and the job's `health.on_nan`
+                is "fail".
         """
-        if self._batch is not None:
-            loss = self._synchronization.weigh(loss, self._num_samples, self._batch.count)
-        if self._scaler is not None:
-            loss = self._scaler.scale(loss)
-        loss.backward()
+        self._losses.see(self._cursor.step, loss)
+        self._synchronization.backward(self._weigh(loss))
+
+    def forward_backward(
+        self,
+        model: torch.nn.Module,
+        x: Any,
+        y: Any,
+        loss_fn: Callable[[Any, Any], torch.Tensor],
+        *,
+        microbatches: int | None = None,
+    ) -> torch.Tensor:
+        """Compute the loss and the gradients of a batch in one call, piece by piece if need be.
+
+        The same as `loss_fn(model(x), y)` and `backward`, and the only way to train a model that
+        is cut into pipeline stages.
+
+        Args:
+            model: what `run.model` returned.
+            x: this rank's inputs, a row per sample.
+            y: what else the loss needs, a row per sample.
+            loss_fn: takes the model's output and `y`; returns the mean over their samples.
+            microbatches: pieces that the batch goes through in: more take less memory, and give
+                the same. By default 1; in a pipeline twice as many as there are stages.
+
+        Returns:
+            the mean loss over this rank's samples, detached.
+        """
+        loss = self._synchronization.forward_backward(
+            model, x, y, loss_fn, microbatches=microbatches, weigh=self._weigh
+        )
+        self._losses.see(self._cursor.step, loss)
+        return loss
+
+    def clip_grad_norm(self, parameters: Iterable[torch.Tensor], max_norm: float) -> torch.Tensor:
+        """Scale gradients so that their norm over the whole model is at most `max_norm`.
+
+        Right however the model is spread, which torch's own function is not. With a gradient
+        scaler call `scaler.unscale_(optimizer)` before.
+
+        Returns:
+            the norm before.
+        """
+        return self._synchronization.clip_grad_norm(parameters, max_norm)
 
     def log(self, values: Mapping[str, Any] | None = None, /, **more: Any) -> None:
         """Record metrics of the current step, as rank 0 sees them; waits for nobody.
@@ -287,16 +334,29 @@ class TrainRun:
 
     def share(self, count: int) -> range:
         """Return this rank's part of `count` things, for example of a test set's rows."""
-        return share_of(count, self.rank, self.world_size)
+        return share_of(count, *self._synchronization.share)
+
+    def slices(self, count: int, size: int) -> Iterator[slice]:
+        """Yield this rank's part of `count` rows in slices of at most `size`, to evaluate on.
+
+        On every rank there are as many, of which some may be empty: the ranks of a model that is
+        spread compute in step.
+        """
+        rows = self.share(count)
+        most = -(-count // self._synchronization.share[1])
+        for first in range(0, most, size):
+            stop = min(rows.start + first + size, rows.stop)
+            yield slice(min(rows.start + first, stop), stop)
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
-        """Return the sum of a tensor over all ranks; every rank must call it."""
+        """Return the sum of a tensor over the shares of all ranks; every rank must call it."""
         return self._synchronization.sum(values)
 
     # How it ends.
 
     def _finish(self) -> None:
         """Write the last checkpoint and leave the group."""
+        self._losses.settle()
         if not self._is_stopped:
             self._saver.save_last(self._things, self._cursor)
         self._metrics.flush()
@@ -309,14 +369,26 @@ class TrainRun:
         with contextlib.suppress(Exception):
             self._saver.wait()
 
+    def _weigh(self, loss: torch.Tensor) -> torch.Tensor:
+        """Return what gradients are taken of, for a mean over this rank's samples."""
+        if self._batch is not None:
+            loss = self._synchronization.weigh(loss, self._num_samples, self._batch.count)
+        return loss if self._scaler is None else self._scaler.scale(loss)
+
+    def _load_optimizer(self, name: str, optimizer: torch.optim.Optimizer) -> None:
+        if self._resumed:
+            models = self._things.models
+            self._resumed.load_optimizer(name, models, optimizer, self._synchronization)
+
     def _set_randomness(self, loop: int) -> None:
         """Give this rank its own generators: those it had at the checkpoint, or new ones."""
         if self._resumed and loop == self._resumed.cursor.loop:
-            saved = self._resumed.find_randomness(self.rank, self.world_size)
+            saved = self._resumed.find_randomness(self.rank, self._synchronization.layout)
             if saved is not None:
                 randomness.restore(saved, self.device)
                 return
-        randomness.seed_everything(self._seed, self.rank, loop, self._cursor.step)
+        stream = self._synchronization.layout.randomness(self.rank)
+        randomness.seed_everything(self._seed, stream, loop, self._cursor.step)
 
 
 def _require_new(name: str, taken: Mapping[str, Any]) -> None:
