@@ -68,6 +68,7 @@ class Assignment:
     requirements: tuple[str, ...]
     env: Mapping[str, str]
     resume: Resume | None
+    interruption: Mapping[str, int] | None
     heartbeat_s: float
     fence_s: float
     grace_s: float
@@ -103,6 +104,7 @@ def parse_assignment(value: Mapping[str, Any]) -> Assignment:
         requirements=tuple(environment["requirements"]),
         env={**value["env"], **value["secrets"]},
         resume=_parse_resume(value["resume"]) if value["resume"] else None,
+        interruption=value.get("interruption"),
         heartbeat_s=float(timers["heartbeat_seconds"]),
         fence_s=float(timers["fence_seconds"]),
         grace_s=float(timers["grace_seconds"]),

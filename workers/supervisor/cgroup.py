@@ -59,6 +59,21 @@ class Cgroup:
         counts = dict(line.split() for line in lines if len(line.split()) == 2)
         return int(counts.get("oom_kill", 0))
 
+    def limit_memory(self, size_bytes: int) -> None:
+        """Let the kernel kill in it what goes beyond; without a memory controller nothing does."""
+        with contextlib.suppress(OSError):
+            limit = self.path / "memory.max"
+            if limit.exists():
+                limit.write_text(str(size_bytes))
+
+    def find_memory_limit(self) -> int | None:
+        """Return what its processes may hold together, None without a limit."""
+        try:
+            said = (self.path / "memory.max").read_text().strip()
+        except OSError:
+            return None
+        return int(said) if said.isdigit() else None
+
     def remove(self) -> None:
         """Remove it, and what a user may have made below it; it must be empty."""
         for folder, _names, _files in os.walk(self.path, topdown=False):
@@ -75,6 +90,7 @@ def find_root() -> Path | None:
         except OSError:
             continue
         if (root / "cgroup.kill").exists() and _may_join(root):
+            _pass_memory_on(root)
             return root
     return None
 
@@ -96,6 +112,12 @@ def make_cgroup(root: Path | None, attempt_id: str) -> Cgroup | None:
     except OSError:
         return None
     return Cgroup(path)
+
+
+def _pass_memory_on(root: Path) -> None:
+    """Let attempts have limits of memory, where the machine lets us have them."""
+    with contextlib.suppress(OSError):
+        (root / "cgroup.subtree_control").write_text("+memory")
 
 
 def _may_join(root: Path) -> bool:

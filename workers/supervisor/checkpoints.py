@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import os
 import queue
+import re
 import secrets
 import shutil
 import stat
@@ -41,6 +42,7 @@ from workers.supervisor.manifest import (
 
 _BLOCK_BYTES = 1024 * 1024
 _UPLOADED = "uploaded"
+_READY = re.compile(r"ready-\d{12,}-[0-9a-f]{8}")
 
 
 def commit_folder(checkpoints: Path, folder: Path, *, step: int, metrics: dict[str, Any]) -> Path:
@@ -74,6 +76,11 @@ def commit_folder(checkpoints: Path, folder: Path, *, step: int, metrics: dict[s
     staged.rename(ready)
     sync_folder(checkpoints)
     return ready
+
+
+def list_committed(checkpoints: Path) -> list[Path]:
+    """Return the committed checkpoints that are still here, the newest among them."""
+    return [path for path in checkpoints.glob("ready-*") if _READY.fullmatch(path.name)]
 
 
 def list_ready(checkpoints: Path) -> list[Path]:

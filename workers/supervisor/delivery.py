@@ -9,7 +9,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from workers.supervisor.checkpoints import Committer, Uploader, list_ready
+from workers.supervisor.checkpoints import Committer, Uploader, list_committed, list_ready
 from workers.supervisor.exits import clean_text
 from workers.supervisor.files import find_json, is_disk_full, open_regular, write_json
 from workers.supervisor.forwarder import Forwarder
@@ -64,14 +64,21 @@ class Delivery:
                     log.write(f"trainmaster: {sentence}\n".encode("utf-8", "backslashreplace"))
 
     def settle_exit(self, record: dict[str, Any]) -> dict[str, Any]:
-        """Return the exit to report after `finish`: no success when a checkpoint is lost for good.
+        """Return the exit to report after `finish`, now that all checkpoints are known.
 
-        It is written down again if it is another than before.
+        No success when one is lost for good, and the newest is named where the training went
+        astray after it. It is written down again if it is another than before.
         """
-        if record["outcome"] != "succeeded" or not self._uploader.lost:
+        if record["outcome"] == "succeeded" and self._uploader.lost:
+            message = clean_text(self._uploader.lost[0])
+            record = {**record, "outcome": "failed", "reason": "UserCodeError", "message": message}
+        elif record["reason"] == "NonFiniteLoss":
+            kept = _name_newest(self._run)
+            if kept in record["message"]:
+                return record  # a salvage has it from the file
+            record = {**record, "message": clean_text(f"{record['message']} {kept}")}
+        else:
             return record
-        message = clean_text(self._uploader.lost[0])
-        record = {**record, "outcome": "failed", "reason": "UserCodeError", "message": message}
         write_exit(self._run, record)
         return record
 
@@ -103,6 +110,16 @@ class Delivery:
         if self._link.is_stale.is_set():
             raise Stale("the service has disowned the attempt")
         raise GivenUp("the service was away for too long")
+
+
+def _name_newest(run: RunFolder) -> str:
+    """Say which checkpoint a training that went astray can go on from."""
+    steps = [int(path.name.split("-")[1]) for path in list_committed(run.checkpoints)]
+    resume = (find_json(run.run_file) or {}).get("resume")
+    step = max(steps, default=resume["step"] if resume else None)
+    if step is None:
+        return "There is no checkpoint from before it."
+    return f"The newest checkpoint, of step {step}, is from before it."
 
 
 def write_exit(run: RunFolder, record: dict[str, Any]) -> None:

@@ -1,4 +1,7 @@
-"""What the ends of ranks mean: outcome, reason, message. Pure, but for reading the end of a log."""
+"""What the ends of ranks mean: outcome, reason, message. Pure, but for reading the end of a log.
+
+A message states what happened with its numbers, and then the way out.
+"""
 
 from __future__ import annotations
 
@@ -11,8 +14,10 @@ from pathlib import Path
 from typing import Any
 
 from workers.supervisor.files import open_regular
+from workers.supervisor.memory import MemoryFacts, format_gib
 
 _MESSAGE_CHARS = 500
+_LINE_CHARS = 1000
 _TAIL_BYTES = 32 * 1024
 # What a rank says when it was a peer that failed.
 _SECOND_HAND = re.compile(
@@ -20,8 +25,27 @@ _SECOND_HAND = re.compile(
     r"|DistNetworkError|gloo|NCCL|ProcessGroup",
     re.IGNORECASE,
 )
-_GPU_MEMORY = re.compile(r"CUDA out of memory|torch\.(cuda\.)?OutOfMemoryError")
-_HOST_MEMORY = re.compile(r"^MemoryError\b|DefaultCPUAllocator: can't allocate memory")
+_GPU_MEMORY = re.compile(
+    r"(CUDA|HIP) out of memory|torch\.(cuda\.)?OutOfMemoryError|CUDA error: out of memory"
+    r"|CUBLAS_STATUS_ALLOC_FAILED|RESOURCE_EXHAUSTED: Out of memory|OOM when allocating tensor"
+)
+_HOST_MEMORY = re.compile(
+    r"^MemoryError\b|\b_ArrayMemoryError\b|DefaultCPUAllocator: (can't|not enough)"
+    r"|std::bad_alloc|\[Errno 12\] Cannot allocate memory"
+)
+_NON_FINITE = re.compile(r"^(?:trainmaster\.[\w.]+\.)?NonFiniteLoss: (?P<what>.*)$")
+# What a rank says when the kernel has killed a process that loads data for it.
+_CHILD_KILLED = re.compile(r"killed by signal: Killed")
+# A rank that held this part of the machine is taken for the one that filled it.
+_LARGE_PART = 0.25
+_GPU_WAYS_OUT = (
+    "Take a smaller batch_size (with gradients summed over several), activation checkpointing, "
+    "bf16, parallel.shard = 2, or GPUs with more memory (resources.gpu_memory_gib)"
+)
+_HOST_WAYS_OUT = (
+    "Ask for more resources.memory_gib, load less at once (fewer loader_workers, memory-mapped "
+    "files), or take a smaller batch_size"
+)
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 
 
@@ -60,13 +84,20 @@ class Verdict:
     message: str | None = None
 
 
-def judge(ends: Sequence[RankEnd], *, oom_kills: int) -> Verdict:
-    """Return the outcome of an attempt all of whose ranks have ended without being told to."""
+def judge(
+    ends: Sequence[RankEnd], memory: MemoryFacts, *, memory_gib: float | None = None
+) -> Verdict:
+    """Return the outcome of an attempt all of whose ranks have ended without being told to.
+
+    Args:
+        memory: what is known of theirs.
+        memory_gib: what the job has asked for each of them.
+    """
     if all(end.is_good for end in ends):
         return Verdict("succeeded")
     first = find_first_failure(ends)
-    reason = _find_reason(first, oom_kills)
-    return Verdict("failed", reason, _describe(first, reason))
+    reason = _find_reason(first, memory, memory_gib)
+    return Verdict("failed", reason, _describe(first, reason, memory, memory_gib))
 
 
 def find_first_failure(ends: Sequence[RankEnd]) -> RankEnd:
@@ -96,19 +127,21 @@ def read_last_line(log: Path) -> str | None:
             text = file.read().decode("utf-8", "replace")
     except OSError:
         return None
-    for line in reversed(text.replace("\r", "\n").split("\n")):
-        clean = clean_text(line)
+    lines = [
+        clean
+        for line in text.replace("\r", "\n").split("\n")
         # Python marks the spot in newer tracebacks on lines of their own.
-        if clean.strip(" ^~"):
-            return clean
-    return None
+        if (clean := clean_text(line, _LINE_CHARS)).strip(" ^~")
+    ]
+    telling = next((line for line in reversed(_list_last_words(lines)) if _is_telling(line)), None)
+    return telling or (lines[-1] if lines else None)
 
 
-def clean_text(text: str) -> str:
-    """Return one printable line of at most 500 characters."""
+def clean_text(text: str, limit_chars: int = _MESSAGE_CHARS) -> str:
+    """Return one printable line, of at most 500 characters unless told otherwise."""
     plain = _ESCAPES.sub("", text)
     plain = "".join(char if char.isprintable() else " " for char in plain).strip()
-    return plain if len(plain) <= _MESSAGE_CHARS else plain[: _MESSAGE_CHARS - 1] + "…"
+    return plain if len(plain) <= limit_chars else plain[: limit_chars - 1] + "…"
 
 
 def describe_ranks(
@@ -127,27 +160,81 @@ def describe_ranks(
     ]
 
 
-def _find_reason(end: RankEnd, oom_kills: int) -> str:
+def _list_last_words(lines: Sequence[str]) -> Sequence[str]:
+    """Return what was said from the last traceback on; libraries may go on talking after it."""
+    starts = [number for number, line in enumerate(lines) if line.startswith("Traceback (most")]
+    return lines[starts[-1] :] if starts else lines[-1:]
+
+
+def _is_telling(line: str) -> bool:
+    return any(pattern.search(line) for pattern in (_NON_FINITE, _GPU_MEMORY, _HOST_MEMORY))
+
+
+def _find_reason(end: RankEnd, memory: MemoryFacts, memory_gib: float | None) -> str:
     if end.is_killed_from_outside:
-        return "HostOutOfMemory" if oom_kills and end.signal == signal.SIGKILL else "RankKilled"
+        is_for_memory = memory.kills or _has_filled_machine(end.rank, memory, memory_gib)
+        return "HostOutOfMemory" if is_for_memory and end.signal == signal.SIGKILL else "RankKilled"
     line = end.last_line or ""
+    if _NON_FINITE.search(line):
+        return "NonFiniteLoss"
     if _GPU_MEMORY.search(line):
         return "GpuOutOfMemory"
-    if _HOST_MEMORY.search(line):
+    if _HOST_MEMORY.search(line) or (memory.kills and _CHILD_KILLED.search(line)):
         return "HostOutOfMemory"
     return "UserCodeError"
 
 
-def _describe(end: RankEnd, reason: str) -> str:
+def _has_filled_machine(rank: int, memory: MemoryFacts, memory_gib: float | None) -> bool:
+    """Whether the kernel killed somebody for memory, and this rank held much of it.
+
+    Without a cgroup that counts, nothing says whom it killed: a small rank may have been the
+    victim of another job.
+    """
+    peak = memory.peaks.get(rank, 0)
+    is_beyond = memory_gib is not None and peak > memory_gib * 2**30
+    return memory.kills_around > 0 and (is_beyond or peak > _LARGE_PART * memory.machine_bytes)
+
+
+def _describe(end: RankEnd, reason: str, memory: MemoryFacts, memory_gib: float | None) -> str:
+    line = end.last_line or ""
+    non_finite = _NON_FINITE.search(line)
+    if reason == "NonFiniteLoss" and non_finite:
+        return clean_text(f"rank {end.rank}: {non_finite['what']}")
     if end.signal is not None:
         how = f"rank {end.rank} was killed by {_name_signal(end.signal)}"
-        if reason == "HostOutOfMemory":
-            return f"{how}: the machine ran out of memory for it"
-        if reason == "RankKilled":
-            return f"{how}, not sent by Trainmaster"
     else:
         how = f"rank {end.rank} exited with code {end.code}"
-    return clean_text(f"{how}: {end.last_line}" if end.last_line else how)
+    held = _describe_memory(end.rank, memory, memory_gib)
+    if end.is_killed_from_outside and reason == "HostOutOfMemory":
+        return clean_text(f"{how}: the machine ran out of memory for it{held}. {_HOST_WAYS_OUT}")
+    if end.is_killed_from_outside:
+        return clean_text(f"{how}, not sent by Trainmaster{held}")
+    told = f"{how}: {line}" if line else how
+    if reason == "GpuOutOfMemory":
+        return _with_way_out(told, _GPU_WAYS_OUT)
+    if reason == "HostOutOfMemory":
+        return _with_way_out(told + held, _HOST_WAYS_OUT)
+    return clean_text(told)
+
+
+def _with_way_out(told: str, way_out: str) -> str:
+    """Return both in one bounded line; what happened is cut before the way out is."""
+    room = _MESSAGE_CHARS - len(way_out) - 2
+    return f"{clean_text(told, room).rstrip('.')}. {way_out}"
+
+
+def _describe_memory(rank: int, memory: MemoryFacts, memory_gib: float | None) -> str:
+    peak = memory.peaks.get(rank)
+    if not peak:
+        return ""
+    parts = [f"it had held {format_gib(peak)}"]
+    if memory_gib is not None:
+        parts.append(f"the job asked for {memory_gib:g} GiB per worker")
+    if memory.limit_bytes is not None:
+        parts.append(f"its workers here may hold {format_gib(memory.limit_bytes)}")
+    elif memory.machine_bytes:
+        parts.append(f"the machine has {format_gib(memory.machine_bytes)}")
+    return f" ({', '.join(parts)})"
 
 
 def _name_signal(number: int) -> str:

@@ -13,6 +13,7 @@ from workers.supervisor import linux, stalls
 from workers.supervisor.assignment import Assignment
 from workers.supervisor.exits import Verdict, clean_text
 from workers.supervisor.layout import RunFolder
+from workers.supervisor.memory import MemoryWatch
 from workers.supervisor.pulse import Pulse, find_pulse
 from workers.supervisor.ranks import Ranks
 from workers.supervisor.reports import add_report
@@ -35,11 +36,14 @@ class Health:
         pulses: as last seen, of the ranks that live.
     """
 
-    def __init__(self, assignment: Assignment, run: RunFolder, ranks: Ranks) -> None:
+    def __init__(
+        self, assignment: Assignment, run: RunFolder, ranks: Ranks, memory: MemoryWatch
+    ) -> None:
         wanted = assignment.spec.get("health") or {}
         self._stall_s: float | None = wanted.get("stall_seconds")
         self._on_stall: str = wanted.get("on_stall") or "restart"
         self._assignment, self._run, self._ranks = assignment, run, ranks
+        self._memory = memory
         self._dumps = Dumps(run.stacks, run.code)
         self._judged_times = 0
         self._sampling: _Sampling | None = None
@@ -67,6 +71,7 @@ class Health:
             at_s, verdict = self._verdict
             self._next_look_s = at_s
             return verdict if now_s >= at_s else None
+        self._memory.look(self._list_alive())
         self.pulses = self._read_pulses()
         if not is_judged or self._stall_s is None:
             self._sampling = None
@@ -81,9 +86,13 @@ class Health:
             return None
         return self._sample(now_s, silent_s)
 
+    def _list_alive(self) -> dict[int, int]:
+        started = self._ranks.pids.items()
+        return {rank: pid for rank, pid in started if rank not in self._ranks.ends}
+
     def _read_pulses(self) -> dict[int, Pulse]:
         found = {}
-        for rank in self._ranks.pids.keys() - self._ranks.ends.keys():
+        for rank in self._list_alive():
             pulse = find_pulse(self._run.pulse(rank))
             if pulse is not None:
                 found[rank] = pulse
@@ -115,9 +124,7 @@ class Health:
         return self._judge(now_s, silent_s, sampling.first, stacks)
 
     def _ask(self) -> None:
-        alive = self._ranks.pids.items()
-        pids = {rank: pid for rank, pid in alive if rank not in self._ranks.ends}
-        for rank in self._dumps.begin(pids):
+        for rank in self._dumps.begin(self._list_alive()):
             self._ranks.ask_rank(rank, STACK_SIGNAL)
 
     def _judge(

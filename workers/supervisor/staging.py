@@ -155,6 +155,7 @@ def describe_run(assignment: Assignment, run: RunFolder, inputs: dict[str, str])
             "every_seconds": checkpoint.get("every_seconds"),
         },
         "health": spec.get("health") or {},
+        "interruption": assignment.interruption,
         "resume": None
         if resume is None
         else {

@@ -23,6 +23,7 @@ from workers.supervisor.http import Refused
 from workers.supervisor.layout import Handover, NodeFolder, RunFolder
 from workers.supervisor.lease import Lease
 from workers.supervisor.link import GivenUp, Link, Stale
+from workers.supervisor.memory import MemoryFacts, MemoryWatch
 from workers.supervisor.murmur import Murmur
 from workers.supervisor.ranks import Ranks
 from workers.supervisor.staging import Stager
@@ -86,6 +87,7 @@ class Supervisor:
         self._selector.register(bell.readable, selectors.EVENT_READ, bell.clear)
         self._lease: Lease | None = None
         self._cgroup: Cgroup | None = None
+        self._memory: MemoryWatch | None = None
         self._ranks: Ranks | None = None
         self._socket: RankSocket | None = None
         self._fence_at_s = linux.boottime_s() + handover.fence_s
@@ -129,7 +131,7 @@ class Supervisor:
         """Run the ranks to their end; return the exit record when nothing runs any more."""
         verdict = self._run_ranks(assignment, goods)
         ends = dict(self._ranks.ends) if self._ranks is not None else {}
-        oom_kills = self._cgroup.count_oom_kills() if self._cgroup else 0
+        memory = self._memory.sum_up(self._cgroup) if self._memory else MemoryFacts()
         if not self._kill_everything():
             verdict = Verdict("failed", "NodeFailure", "some processes cannot be killed")
         elif ends and self._run.is_damaged():
@@ -139,7 +141,8 @@ class Supervisor:
             line = None if end.is_good else read_last_line(self._run.log(place.rank, "stderr"))
             ends[place.rank] = end.with_last_line(line)
         if verdict is None:
-            verdict = judge(list(ends.values()), oom_kills=oom_kills)
+            asked = (assignment.spec.get("resources") or {}).get("memory_gib")
+            verdict = judge(list(ends.values()), memory, memory_gib=asked)
         return {
             "outcome": verdict.outcome,
             "reason": verdict.reason,
@@ -174,6 +177,10 @@ class Supervisor:
         cache = NodeFolder(self._handover.node_dir).cached_files
         Stager(self._link, self._run, cache, self._pause).stage(assignment)
         self._cgroup = make_cgroup(self._handover.cgroup_root, self._handover.attempt_id)
+        asked_gib = (assignment.spec.get("resources") or {}).get("memory_gib")
+        if self._cgroup is not None and asked_gib is not None:
+            self._cgroup.limit_memory(int(asked_gib * 2**30) * len(assignment.places))
+        self._memory = MemoryWatch()
         self._socket = RankSocket(self._run.socket, goods.committer.add, self._selector)
         self._lease.say(phase="starting")
         goods.start()
@@ -184,7 +191,7 @@ class Supervisor:
         self._selector.register(self._ranks.wire, selectors.EVENT_READ, self._ranks.read)
         return Watch(
             self._ranks, assignment.places, self._socket, self._lease, self._link, self._bell,
-            self._selector, Health(assignment, self._run, self._ranks),
+            self._selector, Health(assignment, self._run, self._ranks, self._memory),
             lambda: goods.committer.is_busy,
         )  # fmt: skip
 

@@ -119,7 +119,7 @@ def test_the_first_failing_rank_gives_the_reason_and_takes_the_others_along(
     exit_record = service.wait_for_exit("att_1")
 
     assert (exit_record["outcome"], exit_record["reason"]) == ("failed", reason)
-    assert exit_record["message"] == message
+    assert exit_record["message"].startswith(message)
     assert [rank["class"] for rank in exit_record["ranks"]] == ["stopped", rank_class]
     assert exit_record["ranks"][0]["signal"] == signal.SIGTERM
 
@@ -359,3 +359,50 @@ def test_killed_at_any_moment_the_attempt_ends_once_with_all_it_said(
     if ledger.exists() and ledger.read_text():
         assert_exactly_once(attempt, ledger)
     assert attempt.exit_count == 1
+
+
+DIVERGING = """
+import time
+from trainmaster.run import current_run
+
+run = current_run()
+for step in range(1, 100):
+    if run.rank == 0 and step == 3:
+        folder = run.checkpoint_dir()
+        (folder / "weights").write_text("good")
+        run.commit_checkpoint(folder, step)
+    run.log(step, loss=float("nan") if (run.rank, step) == (1, 5) else 0.5)
+    time.sleep(0.05)
+"""
+
+
+@pytest.mark.parametrize("on_nan", ["fail", "ignore"])
+def test_a_loss_that_is_nan_ends_the_attempt_and_names_the_checkpoint_before(
+    on_nan: str, any_node: Node, service: FakeService
+) -> None:
+    code = bundle(train=DIVERGING.replace("100", "8" if on_nan == "ignore" else "100"))
+    document = assignment(service, code, workers=2)
+    document["spec"]["health"] = {"stall_seconds": 60, "on_stall": "restart", "on_nan": on_nan}
+    service.add_attempt("att_1", document)
+
+    record = service.wait_for_exit("att_1")
+
+    if on_nan == "ignore":
+        assert record["outcome"] == "succeeded"
+        return
+    assert (record["outcome"], record["reason"]) == ("failed", "NonFiniteLoss")
+    assert record["message"].startswith("rank 1: loss is nan at step 5. Use a lower")
+    assert record["message"].endswith("The newest checkpoint, of step 3, is from before it.")
+
+
+def test_memory_that_runs_out_is_told_with_what_the_rank_had_held(
+    any_node: Node, service: FakeService
+) -> None:
+    code = bundle(train="import time\nheld = bytes(2**26)\ntime.sleep(2.5)\nbytes(2**62)")
+    service.add_attempt("att_1", assignment(service, code))
+
+    record = service.wait_for_exit("att_1")
+
+    assert record["reason"] == "HostOutOfMemory"
+    assert "MemoryError (it had held 0." in record["message"]
+    assert "resources.memory_gib" in record["message"]

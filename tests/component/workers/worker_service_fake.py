@@ -262,11 +262,10 @@ class FakeService:
                 expect(not missing_files(checkpoint), "files are missing")
                 checkpoint["state"] = "committed"
                 return 200, {"id": checkpoint_id}
-            case ["POST", "reports" | "exit" as route]:
-                if route == "exit":
-                    return 200, self._end(attempt, read_json(body, EXIT))
+            case ["POST", "reports"]:
                 return 200, self._keep_report(attempt, read_json(body, REPORT))
-        raise Problem(404, "not_found")
+        expect((method, path) == ("POST", ["exit"]), "route")
+        return 200, self._end(attempt, read_json(body, EXIT))
 
     def _renew(self, attempt: Attempt, lease: dict[str, Any]) -> dict[str, Any]:
         phases = {"staging", "starting", "running", "stopping", "finalizing"}
