@@ -22,6 +22,30 @@ SPREADS = [
     pytest.param({"data": 2, "tensor": 2}, {"microbatches": 2}, id="two replicas, each divided"),
     pytest.param({"shard": 2, "tensor": 2}, {"clip": 0.5}, id="sharded and divided"),
     pytest.param({"shard": 2, "tensor": 2}, {"network": "tied"}, id="sharded, divided and tied"),
+    pytest.param({"pipeline": 2}, {"clip": 0.5}, id="two stages"),
+    pytest.param(
+        {"pipeline": 2}, {"network": "tied", "microbatches": 3, "clip": 0.5}, id="stages, tied"
+    ),
+    pytest.param({"pipeline": 4}, {"network": "deep"}, id="four stages"),
+    pytest.param(
+        {"pipeline": 2}, {"network": "deep", "stages_per_rank": 2}, id="four stages on two ranks"
+    ),
+    pytest.param(
+        {"pipeline": 2, "shard": 2},
+        {"network": "deep", "stages_per_rank": 2, "clip": 0.5},
+        id="sharded stages, two on each rank",
+    ),
+    pytest.param({"pipeline": 2, "shard": 2}, {"network": "tied"}, id="sharded stages, tied"),
+    pytest.param({"pipeline": 2, "tensor": 2}, {"network": "tied", "clip": 0.5}, id="TP and PP"),
+    pytest.param({"data": 2, "pipeline": 2}, {"network": "tied"}, id="replicas in stages"),
+    pytest.param(
+        {"data": 2, "pipeline": 2, "tensor": 2},
+        {"network": "tied", "clip": 0.5, "sizes": [8, 3]},
+        id="replicas in stages of divided layers",
+    ),
+    pytest.param(
+        {"pipeline": 2}, {"sizes": [1, 3, 9, 8]}, id="batches that grow and leave pieces empty"
+    ),
 ]
 
 
@@ -33,7 +57,7 @@ def test_a_spread_model_trains_as_one_process_does(
 
 
 @pytest.mark.parametrize("optimizer", ["sgd", "momentum"])
-@pytest.mark.parametrize("layout", [{"data": 3}, {"shard": 2}, {"tensor": 2}])
+@pytest.mark.parametrize("layout", [{"data": 3}, {"shard": 2}, {"tensor": 2}, {"pipeline": 2}])
 def test_so_it_does_with_every_optimizer(
     forge: Forge, tmp_path: Path, layout: dict[str, int], optimizer: str
 ) -> None:
@@ -51,6 +75,10 @@ def test_so_it_does_with_every_optimizer(
         ("gradients are added, not averaged", {"shard": 2}, {}),
         ("every share counts the same", {"shard": 2}, {}),
         ("every microbatch counts the same", {"shard": 2}, {"microbatches": 3}),
+        ("microbatches are added", {"pipeline": 2}, {}),
+        ("microbatches are averaged, however small", {"pipeline": 2}, {"microbatches": 3}),
+        ("tied parameters stay apart", {"pipeline": 2}, {"network": "tied"}),
+        ("the norm is that of the own part", {"pipeline": 2}, {"clip": 0.5}),
         ("buffers are left as they are", {"shard": 2}, {"network": "odd"}),
         ("the norm is that of the own part", {"shard": 2}, {"clip": 0.5}),
         ("the norm is that of the own part", {"tensor": 2}, {"clip": 0.5}),

@@ -13,21 +13,35 @@ SIZES = [8, 7, 5, 3, 8, 6]
 
 
 @pytest.mark.parametrize(
-    ("network", "layouts"),
+    ("network", "optimizer", "layouts"),
     [
         pytest.param(
             "tied",
+            "adamw",
             [{"shard": 2}, {"data": 1}, {"tensor": 2}, {"tensor": 2, "shard": 2}, {"data": 2}],
             id="sharded, alone, divided, both, replicas",
         ),
         pytest.param(
+            "tied",
+            "adamw",
+            [
+                {"shard": 2},
+                {"pipeline": 2},
+                {"pipeline": 2, "shard": 2},
+                {"pipeline": 2, "tensor": 2},
+                {"data": 2, "shard": 2},
+                {"data": 1},
+            ],
+            id="sharded, stages, both, divided stages, replicas, alone",
+        ),
+        pytest.param(
             "odd",
+            "momentum",
             [{"shard": 3}, {"shard": 2}, {"data": 2, "shard": 2}, {"data": 1}],
             id="sizes that divide by nothing, over 3, 2, 4 and 1",
         ),
     ],
 )
-@pytest.mark.parametrize("optimizer", ["adamw", "momentum"])
 def test_a_training_goes_on_in_another_layout(
     forge: Forge, tmp_path: Path, network: str, layouts: list[dict[str, int]], optimizer: str
 ) -> None:

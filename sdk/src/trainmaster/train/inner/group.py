@@ -17,9 +17,11 @@ from trainmaster.train.inner.buffers import BufferSync
 from trainmaster.train.inner.full_state import FullState
 from trainmaster.train.inner.gradients import align_gradients, average_gradients, clip_gradients
 from trainmaster.train.inner.microbatches import step_whole
-from trainmaster.train.inner.plan import find_plan, match_layers
+from trainmaster.train.inner.pipeline import Pipelined
+from trainmaster.train.inner.plan import find_links, find_plan, match_layers
 from trainmaster.train.inner.shard import shard_module
 from trainmaster.train.inner.spread import Spread, find_tied
+from trainmaster.train.inner.stages import cut_module, find_shared
 from trainmaster.train.inner.tensor import divide_layers, require_same_split
 
 if TYPE_CHECKING:
@@ -48,8 +50,10 @@ class InnerGroup:
             device.type, tuple(layout.counts().values()), mesh_dim_names=DIMENSIONS
         )
         self._device = device
+        self._place = layout.place(rank)
         self._state = FullState(layout, rank)
         self._spreads: dict[int, Spread] = {}
+        self._copies: list[nn.Parameter] = []
         self._averaged: list[tuple[list[nn.Parameter], list[dist.ProcessGroup]]] = []
 
     def wrap(self, module: nn.Module, plan: Plan | None = None) -> nn.Module:
@@ -67,16 +71,28 @@ class InnerGroup:
         """
         own = find_plan(module, plan)
         tied = find_tied(module)
-        splits = {}
+        splits, links = {}, {}
         if self.layout.tensor > 1:
             splits = match_layers(module, own, self.layout.tensor)
             require_same_split(splits, tied)
+        if self.layout.pipeline > 1:
+            links = find_links(module, own, self.layout.pipeline * own.stages_per_rank)
         _agree_on(module)
+        cut = None
+        if links:
+            ranks, rank = self.layout.pipeline, self._place.pipeline
+            cut = cut_module(module, links, ranks, rank, own.stages_per_rank)
         if splits:
             divide_layers(module, splits, self.mesh["tensor"])
-        self._spreads[id(module)] = Spread(module, tied)
-        self._share_out(module)
-        return module
+        for part in cut.stages.values() if cut else [module]:
+            self._share_out(part)
+        self._spreads[id(module)] = Spread(module, tied, cut.owners if cut else {})
+        if cut is None:
+            return module
+        shared = find_shared(module, cut.owners, tied, self._place.pipeline)
+        self._copies += [each.parameter for each in shared if each.is_copy]
+        group = self.mesh["pipeline"].get_group()
+        return Pipelined(module, cut, group, self._device, shared)
 
     def backward(self, loss: torch.Tensor) -> None:
         """Compute gradients of a loss, averaged over the shares of the batch."""
@@ -100,13 +116,17 @@ class InnerGroup:
             x: this share's inputs.
             y: what else the loss needs.
             loss_fn: takes the model's output and `y`, and returns the mean over their samples.
-            microbatches: pieces that the share is gone through in; 1 by default.
+            microbatches: pieces that the share is gone through in; 1 by default, in a pipeline
+                twice as many as stages, and never fewer than these.
             weigh: turns this share's mean loss into what gradients are taken of; linear.
 
         Returns:
             this share's mean loss, detached.
         """
-        loss = step_whole(model, x, y, loss_fn, microbatches or 1, weigh)
+        if isinstance(model, Pipelined):
+            loss = model.forward_backward(x, y, loss_fn, microbatches, weigh)
+        else:
+            loss = step_whole(model, x, y, loss_fn, microbatches or 1, weigh)
         self._settle()
         return loss
 
@@ -116,7 +136,7 @@ class InnerGroup:
         Returns:
             the norm before, the same on every rank.
         """
-        return clip_gradients(parameters, max_norm, self.mesh, ())
+        return clip_gradients(parameters, max_norm, self.mesh, self._copies)
 
     def gather_weights(self, module: nn.Module) -> Weights | None:
         """Return, on rank 0, a bare module's whole state; every rank must call it."""
@@ -156,7 +176,8 @@ class InnerGroup:
         groups = self._groups("data", "shard")
         if self.layout.shard > 1:
             names = ("data", "shard") if self.layout.data > 1 else ("shard",)
-            averaged = shard_module(module, self.mesh[names])
+            is_cut = self.layout.pipeline > 1
+            averaged = shard_module(module, self.mesh[names], keeps_gathered=is_cut)
         else:
             averaged = list(module.parameters())
         if groups:

@@ -28,7 +28,6 @@ def shard_module(
     mesh: DeviceMesh,
     *,
     keeps_gathered: bool = False,
-    block_bytes_min: int = BLOCK_BYTES_MIN,
 ) -> list[nn.Parameter]:
     """Divide a module's parameters over a mesh, block by block; the module changes in place.
 
@@ -37,7 +36,6 @@ def shard_module(
         mesh: of one dimension, or of two, where the outer one has copies.
         keeps_gathered: do not free a block's parameters between its two passes, which saves
             putting them together again for each of many microbatches.
-        block_bytes_min: smaller members belong to what is around them.
 
     Returns:
         the parameters that were left whole, because they are single numbers: their gradients are
@@ -47,11 +45,7 @@ def shard_module(
         CannotSplit: a block has trainable parameters of several types.
     """
     whole = [each for each in module.parameters() if each.ndim == 0]
-    blocks = {
-        name: block
-        for name, block in _iter_blocks(module, "", block_bytes_min)
-        if _is_alone(block, module)
-    }
+    blocks = {name: block for name, block in _iter_blocks(module, "") if _is_alone(block, module)}
     taken: set[nn.Parameter] = set(whole)
     for name, block in [*blocks.items(), ("", module)]:
         own = {each: path for path, each in block.named_parameters() if each not in taken}
@@ -76,23 +70,21 @@ def reshard(module: nn.Module) -> None:
             each.reshard()
 
 
-def _iter_blocks(
-    module: nn.Module, prefix: str, block_bytes_min: int
-) -> Iterator[tuple[str, nn.Module]]:
+def _iter_blocks(module: nn.Module, prefix: str) -> Iterator[tuple[str, nn.Module]]:
     """Yield the outermost members of lists that are worth a collective of their own."""
     is_list = isinstance(module, (nn.ModuleList, nn.Sequential))
     for name, child in module.named_children():
         path = f"{prefix}{name}"
         has_forward = not isinstance(child, (nn.ModuleList, nn.ModuleDict))
-        if is_list and has_forward and _is_block(child, block_bytes_min):
+        if is_list and has_forward and _is_block(child):
             yield path, child
         else:
-            yield from _iter_blocks(child, f"{path}.", block_bytes_min)
+            yield from _iter_blocks(child, f"{path}.")
 
 
-def _is_block(module: nn.Module, block_bytes_min: int) -> bool:
+def _is_block(module: nn.Module) -> bool:
     parameters = list(module.parameters())
-    return sum(each.numel() * each.element_size() for each in parameters) >= block_bytes_min
+    return sum(each.numel() * each.element_size() for each in parameters) >= BLOCK_BYTES_MIN
 
 
 def _is_alone(block: nn.Module, module: nn.Module) -> bool:

@@ -6,8 +6,9 @@ from typing import Any
 import torch
 import torch.distributed as dist
 import torch.distributed._functional_collectives as functional
+from torch.distributed.pipelining import Schedule1F1B
 
-from trainmaster.train.inner import gradients, group, microbatches
+from trainmaster.train.inner import gradients, group, microbatches, pipeline
 
 
 def replace(module: Any, name: str, value: Any) -> None:
@@ -116,6 +117,41 @@ def norm_of_own_part() -> None:
     replace(gradients, "_WITHIN_REPLICA", ())
 
 
+def add_pieces() -> None:
+    """The mean losses of microbatches, one on top of the other."""
+    plain = pipeline._Batch.loss_of
+
+    def loss_of(self: Any, output: torch.Tensor, number: int) -> torch.Tensor:
+        first = min(self._count, number * self._rows)
+        own = min(self._count, first + self._rows) - first
+        return plain(self, output, number) * (self._count / max(1, own))
+
+    replace(pipeline._Batch, "loss_of", loss_of)
+
+
+def average_pieces() -> None:
+    """What torch's schedules do if they are not told otherwise."""
+    add_pieces()
+
+    def schedule(*arguments: Any, **more: Any) -> Any:
+        return Schedule1F1B(*arguments, **{**more, "scale_grads": True})
+
+    replace(pipeline, "Schedule1F1B", schedule)
+
+
+def keep_tied_apart() -> None:
+    def exchange(_self: Any, own: torch.Tensor, _peer: int) -> torch.Tensor:
+        return torch.zeros_like(own)
+
+    replace(pipeline.Pipelined, "_exchange", exchange)
+
+
+def always_synchronize() -> None:
+    """In every microbatch, not in the last only."""
+    plain = microbatches._synchronizing
+    replace(microbatches, "_synchronizing", lambda model, is_last: plain(model, is_last=True))
+
+
 MUTATIONS: dict[str, Callable[[], None]] = {
     "gradients of shards are not added": skip_reduce_scatter,
     "gradients of replicas are not added": skip_all_reduce,
@@ -125,6 +161,10 @@ MUTATIONS: dict[str, Callable[[], None]] = {
     "gradients are added, not averaged": add_up,
     "every share counts the same": count_shares_alike,
     "every microbatch counts the same": count_pieces_alike,
+    "microbatches are added": add_pieces,
+    "microbatches are averaged, however small": average_pieces,
+    "tied parameters stay apart": keep_tied_apart,
+    "every microbatch is synchronized": always_synchronize,
     "buffers are left as they are": keep_buffers_apart,
     "the norm is that of the own part": norm_of_own_part,
 }

@@ -27,7 +27,7 @@ from tests.component.train.inner.scripts.networks import (
 )
 from trainmaster._layout import Layout
 from trainmaster._order import share_of
-from trainmaster.train.inner import InnerGroup
+from trainmaster.train.inner import InnerGroup, shard
 
 ORDER: dict[str, Any] = {
     "network": "gpt",
@@ -149,6 +149,7 @@ def main() -> None:
     rank = dist.get_rank()
     layout = Layout.from_description(ORDER["layout"], dist.get_world_size())
     inner = InnerGroup(layout, rank, torch.device("cpu"))
+    shard.BLOCK_BYTES_MIN = 200  # so that small networks have blocks, too
     mutations.apply(ORDER["mutation"])
     weights, state, losses, norms = train_spread(inner, layout, rank)
     if rank == 0:
