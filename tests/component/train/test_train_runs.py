@@ -66,8 +66,10 @@ def test_a_supervised_run_leaves_metrics_and_a_last_checkpoint(
     description = supervisor.describe_run(config={"lr": 0.125})
     gang = forge.run(RECORDS, supervisor.folder, "live", ranks=2, description=description)
 
-    lines = read_lines(supervisor.folder / "spool" / "0.jsonl")
+    *lines, sent = read_lines(supervisor.folder / "spool" / "0.jsonl")
     assert [line["step"] for line in lines] == [1, 2, 3, 4, 4]
+    assert sent["step"] == 4
+    assert sent["values"]["comm/prediction_error"] == pytest.approx(0, abs=1e-9)
     assert lines[0]["values"].keys() == {"train/loss", "lr", "bad"}
     assert lines[0]["values"]["lr"] == 0.125
     assert not (supervisor.folder / "spool" / "1.jsonl").exists()

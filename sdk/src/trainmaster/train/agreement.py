@@ -15,6 +15,7 @@ from trainmaster._pace import plan_interval
 
 if TYPE_CHECKING:
     from trainmaster.run import Run
+    from trainmaster.train.accounting import Accounting
     from trainmaster.train.synchronization import Synchronization
 
 
@@ -29,8 +30,11 @@ class Answer:
 class Agreement:
     """The question, and when it is asked next."""
 
-    def __init__(self, run: Run, synchronization: Synchronization, step: int) -> None:
+    def __init__(
+        self, run: Run, synchronization: Synchronization, accounting: Accounting, step: int
+    ) -> None:
         self._run = run
+        self._accounting = accounting
         self._synchronization = synchronization
         policy = run.description.get("checkpoint") or {}
         self._every_steps: int | None = policy.get("every_steps")
@@ -68,6 +72,10 @@ class Agreement:
         interval = 0  # rank 0 alone chooses, with its own clock
         if self._synchronization.rank == 0:
             interval = plan_interval(max(1, step - self._step), now - self._asked_at_s)
-        any_stops, any_saves, interval = self._synchronization.maximum([stop, save, interval])
+        any_stops, any_saves, interval, *largest = self._synchronization.maximum(
+            [stop, save, interval, *self._accounting.offer()]
+        )
+        if self._synchronization.in_step:
+            self._accounting.take(largest)
         self._step, self._next_step, self._asked_at_s = step, step + interval, now
         return Answer(stop=bool(any_stops), save=bool(any_saves))

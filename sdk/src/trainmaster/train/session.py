@@ -13,6 +13,7 @@ import torch
 from trainmaster._order import Cursor, Plan, leave_loop, share_of
 from trainmaster.run import RunError, current_run
 from trainmaster.train import randomness
+from trainmaster.train.accounting import Accounting
 from trainmaster.train.agreement import Agreement
 from trainmaster.train.losses import LossWatch
 from trainmaster.train.metrics import MetricLog
@@ -84,7 +85,9 @@ class TrainRun:
         if deterministic:
             torch.use_deterministic_algorithms(True)
             torch.backends.cudnn.benchmark = False
+        self._accounting = Accounting(run)
         self._synchronization = choose_synchronization(run, device)
+        self._accounting.listen_to(self._synchronization)
         self.device = self._synchronization.device
         found = run.latest_checkpoint()
         self._resumed = Resumed(found.path, found.step) if found else None
@@ -101,7 +104,7 @@ class TrainRun:
         self._losses = LossWatch(run)
         saved_step = self._cursor.step if self._resumed else None
         self._saver = Saver(run, self._synchronization, self._metrics, saved_step)
-        self._agreement = Agreement(run, self._synchronization, self._cursor.step)
+        self._agreement = Agreement(run, self._synchronization, self._accounting, self._cursor.step)
         randomness.seed_everything(seed)
         run.should_stop()  # opens the line on which we are told
 
@@ -161,9 +164,11 @@ class TrainRun:
         if self._resumed:
             self._resumed.load_model(name, module, self._synchronization)
         self._things.models[name] = module
-        return self._synchronization.wrap(
+        wrapped = self._synchronization.wrap(
             name, module, callable_, find_unused_parameters=find_unused_parameters
         )
+        self._accounting.expect(module)
+        return wrapped
 
     def optimizer(self, optimizer: Optimizer, *, name: str = "optimizer") -> Optimizer:
         """Give an optimizer its saved state; `steps` clears its gradients before each step."""
@@ -246,6 +251,7 @@ class TrainRun:
         share = Share(plan, self._synchronization.share)
         batches = self._synchronization.batches(plan, self._cursor)
         rest = iter_batches(dataset, batches, share, self.device, loader_workers)
+        self._accounting.begin(batch_size, self.device)
         with contextlib.closing(rest):
             for batch, samples in rest:
                 for optimizer in self._things.optimizers.values():
@@ -254,6 +260,7 @@ class TrainRun:
                 self._cursor = batch.after
                 yield self._cursor.step, samples
                 self._synchronization.after_step(self._cursor.step, self._num_samples)
+                self._accounting.step(self._cursor.step, self._num_samples)
                 self._run.progress(self._cursor.step, steps_total)
                 answer = self._agreement.ask(self._cursor.step, is_forced=self.is_epoch_end)
                 if answer.save:
@@ -360,6 +367,7 @@ class TrainRun:
         if not self._is_stopped:
             self._saver.save_last(self._things, self._cursor)
         self._metrics.flush()
+        self._accounting.finish(self._cursor.step)
         self._synchronization.close()
 
     def _abandon(self) -> None:

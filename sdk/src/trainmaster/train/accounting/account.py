@@ -5,6 +5,7 @@ Joins the pieces for a session: counts what it sends, predicts what it should, a
 
 from __future__ import annotations
 
+import functools
 import time
 from typing import TYPE_CHECKING, Protocol
 
@@ -60,19 +61,24 @@ class Accounting:
 
     def __init__(self, run: Run) -> None:
         self._run = run
-        self._layout = Layout.from_description(run.description.get("parallel"), run.world_size)
-        has_tensor_ranks_only = self._layout.tensor == run.world_size
-        self.ledger = count_collectives("activations" if has_tensor_ranks_only else "other")
         self._is_alone = run.world_size == 1
+        parallel = run.description.get("parallel") or {}
+        has_tensor_ranks_only = not self._is_alone and parallel.get("tensor") == run.world_size
+        self.ledger = count_collectives("activations" if has_tensor_ranks_only else "other")
         self._read_servers: Callable[[], Counted] | None = None
         self._models: list[torch.nn.Module] = []
         self._meter = Meter(
             self._read, self._record, num_ranks=run.world_size, read_wire=Connections().read
         )
 
-    def listen_to(self, read_servers: Callable[[], Counted]) -> None:
-        """Take the counts of whoever speaks to servers as part of this rank's."""
-        self._read_servers = read_servers
+    @functools.cached_property
+    def _layout(self) -> Layout:
+        # Not before it is needed: whoever joins the ranks says what is wrong with it.
+        return Layout.from_description(self._run.description.get("parallel"), self._run.world_size)
+
+    def listen_to(self, mode: object) -> None:
+        """Take what a mode that speaks to servers has counted as part of this rank's."""
+        self._read_servers = getattr(mode, "counters", None)
 
     def expect(self, module: torch.nn.Module) -> None:
         """Take a model that is going to be trained: the bare one, after it was spread."""
@@ -94,9 +100,9 @@ class Accounting:
         self._meter.begin()
 
     def step(self, step: int, num_samples: int) -> None:
-        """Take note of a step, of so many samples over all ranks."""
+        """Take note of a step, of so many samples of this rank's share."""
         if not self._is_alone:
-            self._meter.step(step, num_samples)
+            self._meter.step(step, num_samples * self._layout.shares)
 
     def finish(self, step: int) -> None:
         """Report what has not been."""
