@@ -57,13 +57,14 @@ class Layout:
         """Return the layout that a run's description asks for.
 
         Args:
-            parallel: counts by name; what is left out or None is 1. None is all data parallel.
+            parallel: counts by name; what is left out or None is 1. None or nothing is all data
+                parallel.
             world_size: ranks of the job.
 
         Raises:
             UnfitLayout: a name or count is unknown, or the product is not `world_size`.
         """
-        if parallel is None:
+        if not parallel:
             return cls(data=world_size)
         unknown = sorted(set(parallel) - set(DIMENSIONS))
         if unknown:

@@ -125,21 +125,20 @@ def test_what_was_logged_before_a_kill_is_on_disk(forge: Forge, supervisor: Fake
 
 
 @pytest.mark.parametrize(
-    ("more", "message"),
+    ("more", "error", "message"),
     [
-        ({"parallel": {"data": 1, "tensor": 2}}, "parallel.tensor = 2"),
-        ({"parallel": {"shard": 2}}, "parallel.shard = 2"),
-        ({"sync": {"mode": "diloco", "every": 16}}, "sync.mode = diloco"),
-        ({"sync": {"mode": "allreduce", "compression": "int8"}}, "compression = int8"),
+        ({"parallel": {"shard": 2}}, "UnfitLayout", "make `workers` their product"),
+        ({"sync": {"mode": "gossip"}}, "UnsupportedMode", "sync.mode = gossip"),
+        ({"sync": {"compression": "int8"}}, "UnsupportedMode", "compression = int8"),
     ],
 )
 def test_a_mode_that_is_not_there_is_refused_by_name(
-    forge: Forge, tmp_path: Path, more: dict[str, Any], message: str
+    forge: Forge, tmp_path: Path, more: dict[str, Any], error: str, message: str
 ) -> None:
     gang = forge.start(EXAMPLE, tmp_path, description={"config": {"lr": 0.1}, **more})
 
     assert gang.wait() == [1]
-    assert "UnsupportedMode: " in gang.output()
+    assert f"{error}: " in gang.output()
     assert message in gang.output()
 
 

@@ -119,9 +119,7 @@ def evaluate(
     """Return mean cross-entropy and accuracy; each rank takes its share of the rows."""
     model.eval()
     sums = torch.zeros(2, dtype=torch.float64)
-    share = run.share(len(x))
-    for first in range(share.start, share.stop, EVALUATION_BATCH):
-        rows = slice(first, min(first + EVALUATION_BATCH, share.stop))
+    for rows in run.slices(len(x), EVALUATION_BATCH):
         logits_BK, y_B = model(standardize(x[rows].to(run.device))), y[rows].to(run.device)
         sums[0] += F.cross_entropy(logits_BK, y_B, reduction="sum").item()
         sums[1] += (logits_BK.argmax(1) == y_B).sum().item()

@@ -8,6 +8,8 @@ import torch
 import torch.distributed as dist
 from torch.nn.parallel import DistributedDataParallel
 
+from trainmaster._layout import Layout
+from trainmaster.train.replica import form_replica
 from trainmaster.train.synchronization import Synchronization
 from trainmaster.train.world import World
 
@@ -34,16 +36,26 @@ class Allreduce(Synchronization):
         self._world = World(run, device)
         self.rank, self.size = self._world.rank, self._world.size
         self.device = self._world.device
-        self.share = (self.rank, self.size)
+        self.layout = Layout.from_description(run.description.get("parallel"), self.size)
+        self.share = (self.layout.share(self.rank), self.layout.shares)
+        self._inner = form_replica(self.layout, self.rank, self.device)
         self._dtype = self.COMPRESSIONS[compression]
         self._wrapped: list[DistributedDataParallel] = []
 
     def wrap(
-        self, name: str, module: torch.nn.Module, *, find_unused_parameters: bool
+        self,
+        name: str,
+        module: torch.nn.Module,
+        callable_: torch.nn.Module,
+        *,
+        find_unused_parameters: bool,
     ) -> torch.nn.Module:
-        """Return the module with its gradients averaged over the replicas."""
-        if self.size == 1:
-            return module
+        """Return the module with its gradients averaged over the replicas.
+
+        The ranks of one that is spread see to it themselves.
+        """
+        if self.size == 1 or self.layout.is_split:
+            return callable_
         wrapped = DistributedDataParallel(
             module,
             device_ids=[self.device.index] if self.device.type == "cuda" else None,
@@ -62,8 +74,9 @@ class Allreduce(Synchronization):
         return self._world.maximum(values)
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
-        """Return the sum of a tensor over all ranks, on the rank's device."""
-        return self._world.sum(values)
+        """Return the sum of a tensor over the shares, on the rank's device."""
+        is_counted = self.layout.is_share_head(self.rank)
+        return self._world.sum(values if is_counted else torch.zeros_like(values))
 
     def gather(self, state: dict[str, Any]) -> list[dict[str, Any]] | None:
         """Return everybody's state on rank 0, in the order of ranks; None elsewhere."""

@@ -17,13 +17,6 @@ def choose_synchronization(run: Run, device: str | None) -> Synchronization:
     Raises:
         UnsupportedMode: none of ours is that.
     """
-    parallel = run.description.get("parallel") or {}
-    split = [name for name, count in parallel.items() if name != "data" and (count or 1) != 1]
-    if split:
-        raise UnsupportedMode(
-            f"parallel.{split[0]} = {parallel[split[0]]}: trainmaster.train runs data parallel "
-            "jobs only; leave `parallel` out, or bring a script that splits the model itself"
-        )
     sync = run.description.get("sync") or {}
     mode, compression = sync.get("mode") or "allreduce", sync.get("compression") or "none"
     if mode != "allreduce" or compression not in Allreduce.COMPRESSIONS:

@@ -1,11 +1,13 @@
 """What a checkpoint of a training holds, and its files.
 
     <model>.safetensors   the weights, under the names of the bare module
-    state.pt              optimizers, whatever else was kept, random generators, the data cursor
-    meta.json             step, metrics, versions, world size, and facts the script added
+    state.pt              optimizers by the names of parameters, whatever else was kept, the data
+                          cursor, and of each rank its random generators and synchronization
+    meta.json             step, metrics, versions, layout, and facts the script added
 
-A snapshot is taken while training stands still and written while it goes on: it shares no memory
-with the model. Nothing here is read by unpickling anything but tensors and plain values.
+It is whole, whatever the layout, and so loads into any other. It is taken while training stands
+still and written while it goes on: it shares no memory with the model. Nothing here is read by
+unpickling anything but tensors and plain values.
 """
 
 from __future__ import annotations
@@ -23,11 +25,16 @@ from safetensors.torch import load_file, save_file
 
 from trainmaster._order import Cursor
 from trainmaster.run import RunError
+from trainmaster.train.inner import StateMismatch
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
 
-FORMAT = 1
+    from trainmaster._layout import Layout
+    from trainmaster.train.inner.full_state import Weights
+    from trainmaster.train.synchronization import Synchronization
+
+FORMAT = 2
 STATE = "state.pt"
 META = "meta.json"
 
@@ -58,37 +65,70 @@ class Snapshot:
     meta: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class Gathered:
+    """The parts of a training's state that ranks may have divided, in whole.
+
+    Attributes:
+        weights: by model, its tensors, other names of them, and what is no tensor.
+        optimizers: by optimizer, its state by the names of parameters.
+    """
+
+    weights: dict[str, Weights]
+    optimizers: dict[str, dict[str, Any]]
+
+
+def gather_state(things: Stateful, synchronization: Synchronization) -> Gathered | None:
+    """Copy the divided state of a training that stands still to rank 0; None elsewhere.
+
+    Every rank must call it.
+    """
+    weights = {name: synchronization.gather_weights(each) for name, each in things.models.items()}
+    optimizers = {
+        name: synchronization.gather_optimizer(things.models, each)
+        for name, each in things.optimizers.items()
+    }
+    if synchronization.rank != 0:
+        return None
+    return Gathered(
+        {name: each for name, each in weights.items() if each is not None},
+        {name: each for name, each in optimizers.items() if each is not None},
+    )
+
+
 def take_snapshot(
     things: Stateful,
+    gathered: Gathered,
+    layout: Layout,
     cursor: Cursor,
-    randomness: list[dict[str, Any]],
+    ranks: list[dict[str, Any]],
     metrics: Mapping[str, float],
 ) -> Snapshot:
-    """Copy the state of a training that stands still.
+    """Put together the state of a training that stands still.
 
     Args:
-        things: what to copy.
+        things: what else to copy.
+        gathered: what the ranks have divided.
+        layout: how they do.
         cursor: how far the data is used up.
-        randomness: of each rank.
+        ranks: what each rank has for itself.
         metrics: finite numbers by name.
     """
-    weights, tied, extra = {}, {}, {}
-    for name, module in things.models.items():
-        weights[name], tied[name], extra[name] = _split_model(module)
     state = {
-        "optimizers": {name: each.state_dict() for name, each in things.optimizers.items()},
-        "kept": {name: each.state_dict() for name, each in things.kept.items()},
-        "extra": extra,
-        "randomness": randomness,
-        "cursor": cursor.to_dict(),
+        "optimizers": _intern(gathered.optimizers),
+        "kept": {name: _copy(each.state_dict()) for name, each in things.kept.items()},
+        "extra": {name: _copy(extra) for name, (_, _, extra) in gathered.weights.items()},
+        "ranks": _intern(ranks),
+        "cursor": _intern(cursor.to_dict()),
     }
     meta = {
         "format": FORMAT,
         "step": cursor.step,
         "metrics": dict(metrics),
-        "world_size": len(randomness),
-        "models": sorted(weights),
-        "tied": tied,
+        "world_size": layout.size,
+        "parallel": layout.counts(),
+        "models": sorted(gathered.weights),
+        "tied": {name: tied for name, (_, tied, _) in gathered.weights.items()},
         "versions": {
             "trainmaster": _find_version(),
             "torch": torch.__version__,
@@ -96,7 +136,8 @@ def take_snapshot(
         },
         "facts": dict(things.facts),
     }
-    return Snapshot(weights, _copy(state), meta)
+    weights = {name: tensors for name, (tensors, _, _) in gathered.weights.items()}
+    return Snapshot(weights, state, meta)
 
 
 def write_snapshot(snapshot: Snapshot, folder: Path) -> None:
@@ -143,7 +184,9 @@ class Resumed:
             self._state = _load_state(folder / STATE, mmap=False)
             self.cursor = Cursor.from_dict(self._state["cursor"])
 
-    def load_model(self, name: str, module: torch.nn.Module) -> None:
+    def load_model(
+        self, name: str, module: torch.nn.Module, synchronization: Synchronization
+    ) -> None:
         """Give a bare module the weights that were saved under its name.
 
         Raises:
@@ -158,65 +201,77 @@ class Resumed:
         tensors = dict(load_file(path))
         for alias, original in self._meta.get("tied", {}).get(name, {}).items():
             tensors[alias] = tensors[original]
-        tensors.update(self._state.get("extra", {}).get(name, {}))
+        extra = self._state.get("extra", {}).get(name, {})
         try:
-            module.load_state_dict(tensors)
-        except RuntimeError as error:
+            synchronization.load_weights(module, tensors, extra)
+        except (RuntimeError, StateMismatch) as error:
             raise RunError(
                 f"the checkpoint of step {self.step} does not fit the model: {error}"
             ) from error
 
-    def load_optimizer(self, name: str, optimizer: torch.optim.Optimizer) -> None:
-        """Give an optimizer its state back, if there is one under its name."""
-        if name in self._state.get("optimizers", {}):
-            optimizer.load_state_dict(self._state["optimizers"][name])
+    def load_optimizer(
+        self,
+        name: str,
+        models: Mapping[str, torch.nn.Module],
+        optimizer: torch.optim.Optimizer,
+        synchronization: Synchronization,
+    ) -> None:
+        """Give an optimizer its state back, if there is one under its name.
+
+        Raises:
+            RunError: it is that of another optimizer.
+        """
+        if name not in self._state.get("optimizers", {}):
+            return
+        state = self._state["optimizers"][name]
+        try:
+            synchronization.load_optimizer(models, optimizer, state)
+        except StateMismatch as error:
+            raise RunError(
+                f"the checkpoint of step {self.step} does not fit {name}: {error}"
+            ) from error
 
     def load_kept(self, name: str, thing: Any) -> None:
         """Give anything else its state back, if there is one under its name."""
         if name in self._state.get("kept", {}):
             thing.load_state_dict(self._state["kept"][name])
 
-    def find_randomness(self, rank: int, world_size: int) -> dict[str, Any] | None:
-        """Return a rank's generators, or None: other ranks than now drew from those saved."""
-        states: list[dict[str, Any]] = self._state.get("randomness", [])
-        return states[rank] if len(states) == world_size else None
+    @property
+    def synchronization(self) -> list[dict[str, Any]]:
+        """What each rank had for its way of joining the others."""
+        return [each["synchronization"] for each in self._state.get("ranks", [])]
 
-
-def _split_model(
-    module: torch.nn.Module,
-) -> tuple[dict[str, torch.Tensor], dict[str, str], dict[str, Any]]:
-    """Return copies of a module's tensors, names that share one, and what is no tensor."""
-    tensors: dict[str, torch.Tensor] = {}
-    tied: dict[str, str] = {}
-    extra: dict[str, Any] = {}
-    first_names: dict[tuple[Any, ...], str] = {}
-    for name, value in module.state_dict().items():
-        if not isinstance(value, torch.Tensor) or name.endswith("_extra_state"):
-            extra[name] = value
-            continue
-        place = (value.data_ptr(), value.dtype, value.shape, value.stride())
-        if value.numel() > 0 and place in first_names:
-            tied[name] = first_names[place]
-            continue
-        first_names[place] = name
-        tensors[name] = _copy(value).contiguous()
-    return tensors, tied, extra
+    def find_randomness(self, rank: int, layout: Layout) -> dict[str, Any] | None:
+        """Return a rank's generators, or None: in another layout others drew from them."""
+        if self._meta.get("parallel") != layout.counts():
+            return None
+        found: dict[str, Any] = self._state["ranks"][rank]["randomness"]
+        return found
 
 
 def _copy(value: Any) -> Any:
     """Return the same structure with every tensor in it copied to the CPU.
 
-    Equal strings become one string: a pickle tells one that occurs twice from two that are equal,
+    Equal strings become one: a pickle tells one that occurs twice from two that are equal,
     and equal states should make equal files.
     """
+    return _rebuild(value, lambda tensor: tensor.detach().to("cpu", copy=True))
+
+
+def _intern(value: Any) -> Any:
+    """Return the same structure with the same tensors, and equal strings as one."""
+    return _rebuild(value, lambda tensor: tensor)
+
+
+def _rebuild(value: Any, take: Callable[[torch.Tensor], torch.Tensor]) -> Any:
     if isinstance(value, str):
         return sys.intern(str(value))
     if isinstance(value, torch.Tensor):
-        return value.detach().to("cpu", copy=True)
+        return take(value)
     if isinstance(value, dict):
-        return {_copy(key): _copy(each) for key, each in value.items()}
+        return {_rebuild(key, take): _rebuild(each, take) for key, each in value.items()}
     if isinstance(value, (list, tuple)) and not hasattr(value, "_fields"):
-        return type(value)(_copy(each) for each in value)
+        return type(value)(_rebuild(each, take) for each in value)
     return value
 
 

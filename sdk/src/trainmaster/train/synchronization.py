@@ -10,11 +10,14 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     import torch
 
+    from trainmaster._layout import Layout
     from trainmaster._order import Batch, Cursor, Plan
+    from trainmaster.train.inner.full_state import Weights
+    from trainmaster.train.replica import Inner
 
 
 class UnsupportedMode(NotImplementedError):
@@ -28,6 +31,7 @@ class Synchronization:
         rank: number of this process among all of the job.
         size: how many those are.
         device: where this one computes.
+        layout: how all ranks of the job stand.
         share: which share of a batch this rank computes on, and how many there are. Ranks that
             compute one share together have the same.
         in_step: whether all replicas take the same steps.
@@ -36,15 +40,33 @@ class Synchronization:
     rank: int
     size: int
     device: torch.device
+    layout: Layout
     share: tuple[int, int]
     in_step: bool = True
+    _inner: Inner
 
     # At the beginning.
 
+    def spread(self, module: torch.nn.Module) -> torch.nn.Module:
+        """Divide a module that is placed among the ranks of a replica; return what to call."""
+        return self._inner.wrap(module)
+
     def wrap(
-        self, name: str, module: torch.nn.Module, *, find_unused_parameters: bool
+        self,
+        name: str,
+        module: torch.nn.Module,
+        callable_: torch.nn.Module,
+        *,
+        find_unused_parameters: bool,
     ) -> torch.nn.Module:
-        """Return what to call for a module that is placed and has its weights."""
+        """Join the replicas of a module; return what to call.
+
+        Args:
+            name: of the model.
+            module: the bare one, spread and with its weights.
+            callable_: what `spread` returned for it.
+            find_unused_parameters: some parameters may get no gradient in some steps.
+        """
         raise NotImplementedError
 
     def adopt(self, name: str, optimizer: torch.optim.Optimizer) -> None:
@@ -68,6 +90,29 @@ class Synchronization:
         if num_samples * share_count == num_samples_all:
             return loss  # the usual case, and then bit for bit what torch does alone
         return loss * (num_samples * share_count / num_samples_all)
+
+    def backward(self, loss: torch.Tensor) -> None:
+        """Compute gradients of a loss that is weighed already."""
+        self._inner.backward(loss)
+
+    def forward_backward(
+        self,
+        model: torch.nn.Module,
+        x: Any,
+        y: Any,
+        loss_fn: Callable[[Any, Any], torch.Tensor],
+        *,
+        microbatches: int | None,
+        weigh: Callable[[torch.Tensor], torch.Tensor],
+    ) -> torch.Tensor:
+        """Compute gradients of the mean loss over this rank's share; return it, detached."""
+        return self._inner.forward_backward(
+            model, x, y, loss_fn, microbatches=microbatches, weigh=weigh
+        )
+
+    def clip_grad_norm(self, parameters: Iterable[torch.Tensor], max_norm: float) -> torch.Tensor:
+        """Scale gradients so that their norm over the whole model is at most `max_norm`."""
+        return self._inner.clip_grad_norm(parameters, max_norm)
 
     def after_step(self, step: int, num_samples: int) -> None:
         """Do what is due once the script is done with a step."""
@@ -93,14 +138,39 @@ class Synchronization:
         """Return everybody's state on rank 0, in the order of ranks; None elsewhere."""
         raise NotImplementedError
 
-    # What outlives the process.
+    # What outlives the process. The whole of it is gathered on rank 0; every rank must call it.
+
+    def gather_weights(self, module: torch.nn.Module) -> Weights | None:
+        """Return a bare module's tensors by first name, other names, and what is no tensor."""
+        return self._inner.gather_weights(module)
+
+    def load_weights(
+        self, module: torch.nn.Module, tensors: Mapping[str, torch.Tensor], extra: Mapping[str, Any]
+    ) -> None:
+        """Give a module this rank's part of a whole state."""
+        self._inner.load_weights(module, tensors, extra)
+
+    def gather_optimizer(
+        self, models: Mapping[str, torch.nn.Module], optimizer: torch.optim.Optimizer
+    ) -> dict[str, Any] | None:
+        """Return an optimizer's state by the names of parameters."""
+        return self._inner.gather_optimizer(models, optimizer)
+
+    def load_optimizer(
+        self,
+        models: Mapping[str, torch.nn.Module],
+        optimizer: torch.optim.Optimizer,
+        state: Mapping[str, Any],
+    ) -> None:
+        """Give an optimizer this rank's part of a whole state."""
+        self._inner.load_optimizer(models, optimizer, state)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what this rank adds to a checkpoint: tensors and plain values."""
         return {}
 
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Go on from what `state_dict` gave."""
+    def load_state_dict(self, states: Sequence[Mapping[str, Any]]) -> None:
+        """Go on from what `state_dict` gave on each rank, of as many ranks as there were."""
 
     def close(self) -> None:
         """Leave the others in order."""

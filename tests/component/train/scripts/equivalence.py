@@ -102,7 +102,7 @@ def add_up(self: Any, loss: torch.Tensor, *counts: int) -> torch.Tensor:
     return plain_weigh(self, loss, *counts) * 2
 
 
-def stay_apart(_self: Any, _name: str, module: nn.Module, **_options: Any) -> nn.Module:
+def stay_apart(_self: Any, _name: str, _bare: Any, module: nn.Module, **_options: Any) -> nn.Module:
     return module
 
 
