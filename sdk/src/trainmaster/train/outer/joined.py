@@ -1,0 +1,238 @@
+"""A replica joined to the others by servers: what all modes of the outer group have in common."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import torch
+
+from trainmaster._job_errors import RunError
+from trainmaster._order import Cursor
+from trainmaster.train.outer.codec import make_codec
+from trainmaster.train.outer.frames import Message
+from trainmaster.train.outer.layout import Flat, Place, dtype_name, lay_out, local_of
+from trainmaster.train.outer.tree import flatten, unflatten
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Mapping, Sequence
+
+    from trainmaster._order import Batch, Plan
+    from trainmaster.train.outer.counters import Snapshot
+    from trainmaster.train.outer.layout import Kind
+    from trainmaster.train.outer.link import Link
+
+
+@dataclass(frozen=True)
+class Seat:
+    """Which replica this is, of how many; and how many shares a batch has."""
+
+    replica: int
+    num_replicas: int
+
+
+class Joined:
+    """Takes over the models, meets the other replicas before the first batch, and talks with them.
+
+    Attributes:
+        in_step: whether all replicas take the same steps.
+        joined_at: where in the data the others were when this replica found them at work; None
+            if all began together.
+    """
+
+    in_step = True
+
+    def __init__(self, link: Link, seat: Seat, compression: str | None) -> None:
+        self._link, self._seat = link, seat
+        self._codec = make_codec(compression)
+        self._models: dict[str, torch.nn.Module] = {}
+        self._tensors: dict[str, torch.Tensor] = {}
+        self._flats: list[Flat] = []
+        self._described: dict[str, Any] | None = None
+        self._roll: list[Any] = []
+        self._saved: dict[str, Any] = {}
+        self._saved_mine: dict[str, Any] = {}
+        self._cursor = Cursor()
+        self.joined_at: Cursor | None = None
+
+    # What the session hands over.
+
+    def wrap(
+        self, name: str, module: torch.nn.Module, *, find_unused_parameters: bool = False
+    ) -> torch.nn.Module:
+        """Take over a model with its weights; what it computes with stays as it is."""
+        del find_unused_parameters
+        if self._described is not None:
+            raise RunError(
+                f"the model {name!r} comes after the first step: with sync.mode other than "
+                "allreduce, give all models to run.model() before the first loop"
+            )
+        self._models[name] = module
+        return module
+
+    def adopt(self, name: str, optimizer: torch.optim.Optimizer) -> None:
+        """Take over an optimizer with its state, if the mode needs to."""
+
+    def weigh(self, loss: torch.Tensor, num_samples: int, num_samples_all: int) -> torch.Tensor:
+        """Return the loss to differentiate, given the mean loss over this replica's samples."""
+        raise NotImplementedError
+
+    # The loop.
+
+    def batches(self, plan: Plan, cursor: Cursor) -> Iterator[Batch]:
+        """Yield what is left of a loop; meets the other replicas before the first batch."""
+        self.begin(cursor)
+        found = self.joined_at
+        if found is not None and found.loop >= cursor.loop and found.step > cursor.step:
+            if found.loop > cursor.loop:
+                return  # the others have done this loop
+            cursor = found
+        for batch in plan.batches(cursor):
+            self._cursor = batch.after
+            yield batch
+        self._end_loop()
+
+    def after_step(self, step: int, num_samples: int) -> None:
+        """Do what is due after a step of the script."""
+        raise NotImplementedError
+
+    def may_meet(self, step: int) -> bool:
+        """Whether the replicas may agree on something after this step, such as to save."""
+        raise NotImplementedError
+
+    def want_to_meet(self) -> None:
+        """Ask that `may_meet` be true soon, on all replicas; where it is often, nothing happens."""
+
+    def begin(self, cursor: Cursor) -> None:
+        """Meet the other replicas, once: all start from what the first has brought.
+
+        Who comes later is given what they have by then.
+        """
+        if self._described is not None:
+            return
+        self._cursor = cursor
+        places = self._place()
+        sections = lay_out(places, self._link.num_servers)
+        self._flats = [
+            Flat(section, [self._tensors[name] for name in section.names]) for section in sections
+        ]
+        layout = [section.to_dict() for section in sections]
+        self._described = {**self._describe(), "compression": self._codec.name, "layout": layout}
+        after = 0
+        for server in range(self._link.num_servers):
+            answer = self._ask_to_begin(server, after)
+            if server == 0:
+                after, self._roll = answer.head["after"], answer.head["roll"]
+                theirs = Cursor.from_dict(answer.head["cursor"])
+                self.joined_at = theirs if theirs.step > cursor.step else None
+            for flat, known_P in zip(self._flats_of(server), answer.tensors):
+                flat.flat_P.copy_(known_P)
+                flat.write(flat.flat_P)
+        self._begun()
+
+    # Small talk.
+
+    def maximum(self, values: Sequence[int]) -> list[int]:
+        """Return the largest of each value over all replicas."""
+        head = {"op": "talk", "kind": "maximum", "values": list(values)}
+        return list(self._link.ask(Message(head), "talk").head["values"])
+
+    def sum(self, values: torch.Tensor) -> torch.Tensor:
+        """Return the sum of a tensor over all replicas, on its own device."""
+        return self._add_up([values])[0][0]
+
+    def gather(self, state: dict[str, Any]) -> list[dict[str, Any]] | None:
+        """Return everybody's state on replica 0, in the order of replicas; None elsewhere."""
+        described, tensors = flatten(state)
+        head = {"op": "talk", "kind": "gather", "value": described}
+        answer = self._link.ask(Message(head, tensors), "talk")
+        if "values" not in answer.head:
+            return None
+        states, rest = [], answer.tensors
+        for value, count in answer.head["values"]:
+            states.append(unflatten(value, rest[:count]))
+            rest = rest[count:]
+        return states
+
+    def _add_up(self, values: Sequence[torch.Tensor]) -> tuple[list[torch.Tensor], int]:
+        """Return the sum of each tensor over all replicas, and how many they were."""
+        flat = [value.detach().to("cpu").reshape(-1) for value in values]
+        answer = self._link.ask(Message({"op": "talk", "kind": "sum"}, flat), "talk")
+        totals = [
+            total.to(value.device, copy=True).view(value.shape)
+            for value, total in zip(values, answer.tensors)
+        ]
+        return totals, answer.head["count"]
+
+    # Checkpoints.
+
+    def state_dict(self) -> dict[str, Any]:
+        """Return what a checkpoint needs beside models and optimizers, at a step of `may_meet`.
+
+        Every replica must call it, and all states together be kept, in the order of replicas.
+        What all share is in replica 0's.
+        """
+        raise NotImplementedError
+
+    def load_state_dict(self, states: Sequence[Mapping[str, Any]]) -> None:
+        """Put back what all replicas returned; must come before the first loop.
+
+        With another number of replicas what each had for itself is dropped: rounding that error
+        feedback would have made good.
+        """
+        self._saved = dict(states[0].get("shared", {}))
+        if len(states) == self._seat.num_replicas:
+            self._saved_mine = dict(states[self._seat.replica].get("mine", {}))
+
+    def counters(self) -> Snapshot:
+        """Return bytes and waits since the beginning."""
+        return self._link.counters.snapshot()
+
+    def close(self) -> None:
+        """Say goodbye."""
+        self._link.close()
+
+    # For the modes.
+
+    def _place(self) -> list[Place]:
+        """Return what the replicas share."""
+        raise NotImplementedError
+
+    def _describe(self) -> dict[str, Any]:
+        """Return what the servers must know."""
+        raise NotImplementedError
+
+    def _bring(self, server: int) -> tuple[dict[str, Any], list[torch.Tensor]]:
+        """Return head and tensors of what the first replica fills a server's space with."""
+        raise NotImplementedError
+
+    def _begun(self) -> None:
+        """Get ready for the first step; the models are the same on all replicas by now."""
+
+    def _end_loop(self) -> None:
+        """Do what is due after the last step of a loop."""
+
+    def _add_place(
+        self, name: str, tensor: torch.Tensor, group: str, kind: Kind, dtype: torch.dtype
+    ) -> Place:
+        local = local_of(tensor.detach())
+        self._tensors[name] = local
+        return Place(name, group, kind, tuple(local.shape), dtype_name(dtype))
+
+    def _flats_of(self, server: int) -> list[Flat]:
+        return [flat for flat in self._flats if flat.section.server == server]
+
+    def _ask_to_begin(self, server: int, after: int) -> Message:
+        head: dict[str, Any] = {
+            "op": "begin",
+            "described": self._described,
+            "after": after,
+            "brings": False,
+            "cursor": self._cursor.to_dict(),
+        }
+        answer = self._link.ask(Message(head), "begin", server=server)
+        if answer.head.get("wanted"):
+            more, tensors = self._bring(server)
+            message = Message({**head, **more, "brings": True}, tensors)
+            answer = self._link.ask(message, "begin", server=server)
+        return answer

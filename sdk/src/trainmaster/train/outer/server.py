@@ -1,0 +1,159 @@
+"""A server's sockets: who calls is let in, heard, and answered. What it means, the hub knows.
+
+One thread for each line reads, one writes; one alone thinks, so that nothing is locked and torch
+computes in one place.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import queue
+import socket
+import threading
+import time
+import traceback
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from trainmaster.train.outer.frames import Connection, Message, WireError, greet_replica
+from trainmaster.train.outer.hub import Hub
+from trainmaster.train.outer.space import OutOfStep
+
+if TYPE_CHECKING:
+    from trainmaster.train.outer.space import Peer
+
+START_LIMIT_S = 900.0  # for the first replica to call: it may be loading a large model
+GRACE_S = 60.0  # for another replica to come when all are gone and nobody said goodbye
+# What fits into the socket's own buffer is sent without waking another thread.
+SMALL_BYTES = 64 << 10
+
+
+@dataclass(frozen=True)
+class _Event:
+    """Something that a line brought: a message, or its end."""
+
+    line: _Line
+    message: Message | None
+
+
+class _Line:
+    """One replica's connection."""
+
+    def __init__(self, sock: socket.socket, token: bytes, events: queue.Queue[_Event]) -> None:
+        self.peer: Peer | None = None
+        self.said_goodbye = False
+        self._socket, self._token, self._events = sock, token, events
+        self._connection: Connection | None = None
+        self._outbox: queue.SimpleQueue[Message | None] = queue.SimpleQueue()
+        threading.Thread(target=self._read, name="outer-read", daemon=True).start()
+
+    def send(self, message: Message) -> None:
+        """Send a message; waits for nobody."""
+        assert self._connection is not None
+        if message.payload_bytes > SMALL_BYTES:
+            self._outbox.put(message)
+            return
+        with contextlib.suppress(WireError):  # the reading thread will say so
+            self._connection.send(message)
+
+    def close(self) -> None:
+        """End it."""
+        if self._connection is not None:
+            self._connection.close()
+
+    def _read(self) -> None:
+        try:
+            greet_replica(self._socket, self._token)
+        except (WireError, OSError):
+            self._socket.close()
+            return
+        self._connection = Connection(self._socket)
+        threading.Thread(target=self._write, name="outer-write", daemon=True).start()
+        try:
+            while not self.said_goodbye:
+                message = self._connection.receive()
+                self.said_goodbye = message.head.get("op") == "bye"
+                self._events.put(_Event(self, message))
+        except WireError:
+            pass
+        self._outbox.put(None)
+        self._events.put(_Event(self, None))
+
+    def _write(self) -> None:
+        assert self._connection is not None
+        while (message := self._outbox.get()) is not None:
+            with contextlib.suppress(WireError):
+                self._connection.send(message)
+
+
+class Server:
+    """Listens until the job is over."""
+
+    def __init__(
+        self,
+        listener: socket.socket,
+        token: bytes,
+        server: int,
+        num_replicas: int,
+        *,
+        grace_s: float = GRACE_S,
+    ) -> None:
+        self._hub = Hub(server, num_replicas, time.monotonic)
+        self._listener, self._token, self._grace_s = listener, token, grace_s
+        self._events: queue.Queue[_Event] = queue.Queue()
+        self._lines: set[_Line] = set()
+
+    def run(self) -> None:
+        """Serve until all replicas have said goodbye, or nobody has been there for a while."""
+        threading.Thread(target=self._listen, name="outer-listen", daemon=True).start()
+        patience_s = START_LIMIT_S
+        while True:
+            try:
+                event = self._events.get(timeout=None if self._lines else patience_s)
+            except queue.Empty:
+                break
+            if event.message is None:
+                self._end_line(event.line)
+                if not self._lines and event.line.said_goodbye:
+                    break
+                patience_s = self._grace_s
+            else:
+                self._hear(event.line, event.message)
+        self._listener.close()
+
+    def _listen(self) -> None:
+        while True:
+            try:
+                sock, _ = self._listener.accept()
+            except OSError:
+                return
+            _Line(sock, self._token, self._events)
+
+    def _hear(self, line: _Line, message: Message) -> None:
+        if line.peer is None:
+            self._introduce(line, message.head)
+            return
+        if line.said_goodbye or self._hub.peers.get(line.peer.key) is not line.peer:
+            return
+        try:
+            self._hub.receive(line.peer, message)
+        except OutOfStep as error:
+            line.peer.fail(error)
+        except Exception as error:  # noqa: BLE001  whatever it is, nobody may wait for ever
+            traceback.print_exc()
+            reason = f"the server failed: {type(error).__name__}: {error}"
+            self._hub.fail_all(RuntimeError(reason))
+
+    def _introduce(self, line: _Line, head: dict[str, Any]) -> None:
+        key = (head["slot"], head["replica"])
+        for each in self._lines:
+            if each.peer is not None and each.peer.key == key:
+                each.close()  # an earlier life of the same replica
+        self._lines.add(line)
+        line.peer = self._hub.connect(*key, head["life"], line.send)
+
+    def _end_line(self, line: _Line) -> None:
+        line.close()
+        self._lines.discard(line)
+        if line.peer is not None:
+            self._hub.lose(line.peer)

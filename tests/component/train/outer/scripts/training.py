@@ -1,0 +1,50 @@
+"""Trains as one replica of an outer group; writes what came out to <rank>.json.
+
+training.py '{"sync": {...}, "optimizer": "sgd", "size": 96, "batch_size": 16, "epochs": 3,
+              "mutation": null, "stop": null, "has_norm": false}'
+"""
+
+import os
+import sys
+from dataclasses import asdict
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[5]))
+
+from tests.component.train.outer.scripts.mutations import mutate
+from tests.component.train.outer.scripts.replicas import (
+    Training,
+    arguments,
+    make_plan,
+    train_alone,
+    write,
+)
+from trainmaster.train.outer import join_outer
+
+settings = arguments()
+plan = make_plan(
+    settings["size"], settings["batch_size"], settings.get("epochs"), settings.get("steps")
+)
+more = {"has_norm": True} if settings.get("has_norm") else {}
+rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
+if settings["sync"] is None:
+    write("0.json", {"parameters": train_alone(settings["optimizer"], plan, **more)})
+    sys.exit(0)
+if settings.get("mutation"):
+    mutate(settings["mutation"])
+description = {"sync": settings["sync"], "outer": {"grace_s": 5}}
+outer = join_outer(description, dict(os.environ), replica=rank, num_replicas=world)
+training = Training(outer, rank, world, settings["optimizer"], plan, **more)
+training.hand_over()
+training.run(settings.get("stop"))
+counters = outer.counters()
+outer.close()
+write(
+    f"{rank}.json",
+    {
+        "parameters": training.parameters(),
+        "used": training.used,
+        "ends": training.ends,
+        "counters": asdict(counters),
+    },
+)
