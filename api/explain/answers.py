@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import dataclasses
+from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from typing import Any, Literal, cast
 
 from api.explain import schemas
+from api.explain.ranks import RankNow, judge
 from models import Job
 from scheduler.core.advice import find_steps
 from scheduler.core.ahead import Ahead
@@ -17,6 +19,7 @@ from scheduler.core.options import Option
 from scheduler.core.states import JobState
 
 _HOUR_MS = 3_600_000
+_RANKS_MAX = 256
 _WAITING = frozenset({JobState.PENDING, JobState.QUEUED})
 _NO_VIEW = "this process has no view of the scheduler"
 _Basis = Literal["progress", "history", "durations", "grace"]
@@ -30,7 +33,11 @@ def is_about(said: Waiting | Running | None, state: JobState) -> bool:
 
 
 def describe_job(
-    job: Job, project: str, said: Waiting | Running | None, now: datetime
+    job: Job,
+    project: str,
+    said: Waiting | Running | None,
+    now: datetime,
+    ranks: Sequence[RankNow] = (),
 ) -> schemas.Explanation:
     """Return the explanation of a job; `said` is None where only its row is known."""
     reason, message = job.reason, job.message
@@ -50,6 +57,7 @@ def describe_job(
         ahead=show_ahead(said.ahead) if isinstance(said, Waiting) else None,
         start=_show_start(job, said),
         end=_show_end(job, said),
+        ranks=show_ranks(ranks) if job.state is JobState.RUNNING and ranks else None,
         options=show_options(said, job.spec) if isinstance(said, Waiting) else [],
         options_complete=said.are_options_complete if isinstance(said, Waiting) else True,
         next=show_steps(reason, job.id),
@@ -64,6 +72,26 @@ def show_ahead(ahead: Ahead) -> schemas.Ahead:
         own_gpu_hours=_hours(ahead.own_gpu_ms),
         num_others=ahead.num_others,
         others_gpu_hours=_hours(ahead.others_gpu_ms),
+    )
+
+
+def show_ranks(ranks: Sequence[RankNow]) -> schemas.Ranks:
+    """Return what ranks do with their time."""
+    verdict = judge(ranks)
+    return schemas.Ranks(
+        message=None if verdict is None else verdict.message,
+        slow_rank=None if verdict is None else verdict.slow_rank,
+        cause=None if verdict is None else verdict.cause,
+        ranks=[_show_rank(rank) for rank in ranks[:_RANKS_MAX]],
+    )
+
+
+def _show_rank(rank: RankNow) -> schemas.RankNow:
+    fields = dataclasses.asdict(rank)
+    window_s, shares = fields.pop("window_s"), fields.pop("shares")
+    shown = {name: round(share, 4) for name, share in shares.items()}
+    return schemas.RankNow(
+        **fields, window_seconds=window_s, shares=schemas.Shares(**shown) if shown else None
     )
 
 

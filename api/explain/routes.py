@@ -7,6 +7,8 @@ from datetime import UTC, datetime
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
+from sqlalchemy import select
+from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from api.auth.callers import Caller
@@ -22,12 +24,13 @@ from api.explain.answers import (
     show_steps,
 )
 from api.explain.oracle import Oracle, OracleDep
+from api.explain.ranks import RankNow, read_rank
 from api.jobs.desk import Desk, DeskDep
 from api.jobs.documentation import DRAFT_BODY
 from api.jobs.submit import plan_job
 from api.strict import StrictRoute, check_json_type, parse_json, read_body
 from api.visibility import get_visible_job
-from models import Database, Job, Project
+from models import Attempt, AttemptNode, Database, Job, Node, Project
 from scheduler.core.errors import InvalidSpec
 from scheduler.core.explain import Waiting
 from scheduler.core.forecast import Unknown
@@ -55,17 +58,18 @@ def explain(
 
     Of a job that waits: what stands in its way, who goes first (other projects' jobs are counted
     only), when it starts, and what would let it start sooner, each simulated. Of one that runs:
-    when it ends. Of one that has ended: the cause. What cannot be told is withheld, and why.
+    when it ends, what its ranks do with their time, and which of them is slow. Of one that has
+    ended: the cause. What cannot be told is withheld, and why.
     """
     for _ in range(_TRIES):
-        job, project = _read(database, caller, job_id)
+        job, project, ranks = _read(database, caller, job_id)
         said = None
         if oracle is not None and _is_scheduled(job.state):
             said = oracle.explain(job.id, version=job.version, now=now)
         if oracle is None or is_about(said, job.state):
-            return describe_job(job, project, said, now)
+            return describe_job(job, project, said, now, ranks)
     # It moves faster than anybody can look: its row is true all the same.
-    return describe_job(job, project, None, now)
+    return describe_job(job, project, None, now, ranks)
 
 
 @router.post(
@@ -162,12 +166,25 @@ def _simulate(
     )
 
 
-def _read(database: Database, caller: Caller, job_id: str) -> tuple[Job, str]:
+def _read(database: Database, caller: Caller, job_id: str) -> tuple[Job, str, list[RankNow]]:
     with database.read() as session:
         job = get_visible_job(session, caller, job_id)
         project = session.get_one(Project, job.project_id)
+        ranks = _list_ranks(session, job) if job.state is JobState.RUNNING else []
         session.expunge_all()
-        return job, project.name
+        return job, project.name, ranks
+
+
+def _list_ranks(session: Session, job: Job) -> list[RankNow]:
+    """Return the ranks of the live attempt, as their supervisors saw them last."""
+    rows = session.execute(
+        select(AttemptNode.workers, Node.name)
+        .join(Attempt, Attempt.id == AttemptNode.attempt_id)
+        .join(Node, Node.id == AttemptNode.node_id)
+        .where(Attempt.job_id == job.id, Attempt.ended_at.is_(None))
+    )
+    found = [read_rank(worker, node) for workers, node in rows for worker in workers or ()]
+    return sorted(found, key=lambda rank: rank.rank)
 
 
 def _is_scheduled(state: JobState) -> bool:

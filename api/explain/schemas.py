@@ -77,6 +77,46 @@ class Step(BaseModel):
     )
 
 
+class Shares(BaseModel):
+    """Which part of the last stretch of its time a rank spent on what; they add up to about 1."""
+
+    data_wait: float = Field(description="Waiting for the next batch.")
+    compute: float
+    communication: float = Field(description="Standing still for other ranks, and for bytes.")
+    checkpoint: float = Field(description="Standing still for a checkpoint.")
+    idle: float = Field(description="Outside of the training loop.")
+
+
+class RankNow(BaseModel):
+    """One rank of a job that runs, as its supervisor saw it last."""
+
+    rank: int
+    node: str = Field(examples=["gpu-01"])
+    state: str = Field(examples=["running"])
+    step: int | None
+    phase: str | None = Field(
+        description="What it was doing: one of the names in `shares`.", examples=["data_wait"]
+    )
+    window_seconds: float | None = Field(description="What `shares` are of, a minute at most.")
+    shares: Shares | None = Field(description="null where the script does not measure.")
+    memory_peak_bytes: int | None = Field(description="The most it has held on its machine.")
+    gpu_memory_peak_bytes: int | None = Field(description="The most torch has held on its GPU.")
+
+
+class Ranks(BaseModel):
+    """What the ranks of a job that runs do with their time."""
+
+    message: str | None = Field(
+        description="Which rank is slow and why, or what they all spend their time on.",
+        examples=["rank 3 is slow: it waits for data for 41 % of its time, the others for 2 %; …"],
+    )
+    slow_rank: int | None = Field(description="Whom the others wait for.")
+    cause: str | None = Field(
+        description="The phase in which the time is lost.", examples=["data_wait"]
+    )
+    ranks: list[RankNow] = Field(description="By rank, the first 256.")
+
+
 class Explanation(BaseModel):
     """Why a job is where it is, what comes next, and what can be done."""
 
@@ -97,6 +137,7 @@ class Explanation(BaseModel):
     ahead: Ahead | None = Field(description="Of a job that waits in line.")
     start: Start | None = Field(description="Of a job that waits.")
     end: End | None = Field(description="Of a job that holds its places.")
+    ranks: Ranks | None = Field(description="Of a job that runs.")
     options: list[Option] = Field(description="What would let it start sooner.")
     options_complete: bool = Field(description="Whether there was time to try all changes.")
     next: list[Step] = Field(description="What to do, the likeliest first.")

@@ -18,6 +18,7 @@ from workers.supervisor.pulse import Pulse, find_pulse
 from workers.supervisor.ranks import Ranks
 from workers.supervisor.reports import add_report
 from workers.supervisor.stacks import STACK_SIGNAL, Dumps, Stack, group_stacks
+from workers.supervisor.times import TimeLine
 
 LOOK_S = 1.0
 _SAMPLING_LOOK_S = 0.1
@@ -34,6 +35,7 @@ class Health:
 
     Attributes:
         pulses: as last seen, of the ranks that live.
+        num_looks: how often they were looked at.
     """
 
     def __init__(
@@ -44,12 +46,14 @@ class Health:
         self._on_stall: str = wanted.get("on_stall") or "restart"
         self._assignment, self._run, self._ranks = assignment, run, ranks
         self._memory = memory
+        self._times = TimeLine()
         self._dumps = Dumps(run.stacks, run.code)
         self._judged_times = 0
         self._sampling: _Sampling | None = None
         self._verdict: tuple[float, Verdict] | None = None
         self._next_look_s = self._saved_at_s = 0.0
         self.pulses: dict[int, Pulse] = {}
+        self.num_looks = 0
 
     @property
     def next_look_s(self) -> float:
@@ -73,6 +77,8 @@ class Health:
             return verdict if now_s >= at_s else None
         self._memory.look(self._list_alive())
         self.pulses = self._read_pulses()
+        self._times.add(now_s, self.pulses)
+        self.num_looks += 1
         if not is_judged or self._stall_s is None:
             self._sampling = None
             return None
@@ -85,6 +91,16 @@ class Health:
         if self._sampling is None and silent_s < self._stall_s * (self._judged_times + 1):
             return None
         return self._sample(now_s, silent_s)
+
+    def describe(self, rank: int) -> dict[str, Any]:
+        """Return what is known of a rank for the lease; what is not is left out."""
+        pulse = self.pulses.get(rank)
+        known: dict[str, Any] = {"memory_peak_bytes": self._memory.peaks.get(rank)}
+        if pulse is not None:
+            known |= {"step": pulse.step, "phase": pulse.phase}
+            known["times"] = self._times.find_times(rank)
+            known["gpu_memory_peak_bytes"] = pulse.gpu_peak_bytes or None
+        return {name: value for name, value in known.items() if value is not None}
 
     def _list_alive(self) -> dict[int, int]:
         started = self._ranks.pids.items()

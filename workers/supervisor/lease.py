@@ -91,6 +91,12 @@ class Lease:
                 self._due_s = min(self._due_s, self._renewed_s + self._progress_pause_s())
             self._condition.notify_all()
 
+    def note(self, **changes: Any) -> None:
+        """Change the report for the next renewal, whenever that is."""
+        with self._condition:
+            for name, value in changes.items():
+                setattr(self._report, name, value)
+
     def renew_now(self) -> None:
         """Renew at once; may be called in a signal handler (the lock is a re-entrant one)."""
         self.say(now=True)

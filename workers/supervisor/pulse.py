@@ -43,7 +43,8 @@ class Pulse:
         steps_taken: by this process.
         expects_step: whether a further step is to come.
         phase: what it is doing, None where it does not measure.
-        seconds: how long each of PHASES has lasted so far.
+        phase_since_s: since when, on CLOCK_BOOTTIME.
+        seconds: how long each of PHASES has lasted, but for the one that it is in.
         gpu_peak_bytes: the most memory it has held on its GPU.
     """
 
@@ -52,6 +53,7 @@ class Pulse:
     steps_taken: int = 0
     expects_step: bool = False
     phase: str | None = None
+    phase_since_s: float = 0.0
     seconds: Sequence[float] = field(default=(0.0,) * len(PHASES))
     gpu_peak_bytes: int = 0
 
@@ -86,6 +88,7 @@ def parse_pulse(page: bytes) -> Pulse | None:
         steps_taken=_count(slots[SLOT_STEPS_TAKEN]),
         expects_step=slots[SLOT_EXPECTS_STEP] != 0.0,
         phase=PHASES[phase] if 0 <= phase < len(PHASES) else None,
+        phase_since_s=max(0.0, slots[SLOT_PHASE_SINCE_S]),
         seconds=[max(0.0, value) for value in slots[SLOT_SECONDS : SLOT_SECONDS + len(PHASES)]],
         gpu_peak_bytes=_count(slots[SLOT_GPU_PEAK_BYTES]),
     )

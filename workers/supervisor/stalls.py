@@ -17,7 +17,7 @@ PATIENCE = 3
 
 _IN_COLLECTIVE = re.compile(
     r"(^|/)torch/distributed/|(^|/)torch/nn/parallel/distributed\.py$"
-    r"|(^|/)trainmaster/train/(outer|inner)/|(^|/)horovod/"
+    r"|(^|/)trainmaster/train/(outer|inner|accounting)/|(^|/)horovod/"
 )
 # Where gradients are exchanged while they are computed, the wait for peers is inside this call.
 _IN_BACKWARD = "_engine_run_backward"

@@ -39,6 +39,7 @@ class Watch:
         self._kill_at_s: float | None = None
         self._killing_since_s: float | None = None
         self._told: Any = None
+        self._told_looks = 0
         self.stop: Wanted | None = None
 
     def run(self) -> Verdict | None:
@@ -139,6 +140,9 @@ class Watch:
             is_running = len(pids) == len(self._places) and not ends and self.stop is None
             changes = {"phase": "running"} if is_running else {}
             self._lease.say(now=is_running, ranks=self._describe_ranks(), **changes)
+        elif self._health.num_looks != self._told_looks:
+            self._told_looks = self._health.num_looks
+            self._lease.note(ranks=self._describe_ranks())
         if self._socket.progress is not None:
             self._lease.say_progress(self._socket.progress)
 
@@ -148,5 +152,6 @@ class Watch:
             pid = self._ranks.pids.get(place.rank)
             state = "starting" if pid is None else "running"
             state = "exited" if place.rank in self._ranks.ends else state
-            described.append({"rank": place.rank, "pid": pid, "state": state})
+            known = self._health.describe(place.rank)
+            described.append({"rank": place.rank, "pid": pid, "state": state, **known})
         return described

@@ -60,6 +60,11 @@ class Pulse:
         slots[SLOT_EXPECTS_STEP] = 0.0 if is_last else 1.0
         slots[SLOT_BEAT_AT_S] = time.clock_gettime(_CLOCK)
 
+    def expect_no_step(self) -> None:
+        """Show that no further step is to be expected for now."""
+        self._slots[SLOT_EXPECTS_STEP] = 0.0
+        self.beat()
+
     def enter(self, phase: int) -> None:
         """Show what the rank is doing from now on: a number in PHASES."""
         self._slots[SLOT_PHASE_SINCE_S] = time.clock_gettime(_CLOCK)

@@ -222,6 +222,31 @@ class Step(Resource):
 
 
 @dataclass(frozen=True, kw_only=True)
+class RankNow(Resource):
+    """One rank of a job that runs: what it does now, and did with the last minute of its time."""
+
+    rank: int
+    node: str = ""
+    state: str = ""
+    step: int | None = None
+    phase: str | None = None
+    window_seconds: float | None = None
+    shares: Mapping[str, float] | None = None
+    memory_peak_bytes: int | None = None
+    gpu_memory_peak_bytes: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Ranks(Resource):
+    """What the ranks of a job that runs do with their time, and which of them is slow."""
+
+    message: str | None = None
+    slow_rank: int | None = None
+    cause: str | None = None
+    ranks: list[RankNow] = _several(RankNow)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Explanation(Resource):
     """Why a job is where it is, what comes next, and what can be done."""
 
@@ -235,6 +260,7 @@ class Explanation(Resource):
     ahead: Ahead | None = _nested(Ahead)
     start: Expectation | None = _nested(Expectation)
     end: Expectation | None = _nested(Expectation)
+    ranks: Ranks | None = _nested(Ranks)
     options: list[Option] = _several(Option)
     options_complete: bool = True
     next: list[Step] = _several(Step)

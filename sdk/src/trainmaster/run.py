@@ -33,6 +33,7 @@ from trainmaster._wishes import Wishes
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from trainmaster._pulse import Pulse
     from trainmaster._spool import Number
 
 __all__ = [
@@ -157,6 +158,11 @@ class Run:
         """Record numbers that are known to be clean, taken at a given Unix time."""
         self._keeper.log(step, time_s, values)
         self._refuse_bad_loss(step, values)
+
+    @property
+    def _pulse(self) -> Pulse:
+        """What this rank shows of itself."""
+        return self._keeper.pulse
 
     def _refuse_bad_loss(self, step: int, values: Mapping[str, Number]) -> None:
         """End the run when a loss is NaN or infinite, where the job wants that."""

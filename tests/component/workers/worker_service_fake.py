@@ -271,7 +271,7 @@ class FakeService:
         phases = {"staging", "starting", "running", "stopping", "finalizing"}
         expect(lease["phase"] in phases, "phase")
         for rank in lease["ranks"]:
-            expect(set(rank) == {"rank", "pid", "state"}, "ranks")
+            expect({"rank", "pid", "state"} <= set(rank) <= RANK, "ranks")
             expect(rank["state"] in {"starting", "running", "exited"}, "state")
         attempt.leases.append({**lease, "at": time.monotonic()})
         return {
@@ -367,6 +367,9 @@ class FakeService:
 
 
 BEAT = {"boot_id", "version", "address", "capacity", "supervisors", "ended", "health"}
+RANK = {
+    "rank", "pid", "state", "step", "phase", "times", "memory_peak_bytes", "gpu_memory_peak_bytes",
+}  # fmt: skip
 LEASE = {"phase", "message", "progress", "ranks", "rendezvous"}
 METRICS = {"stream", "sequence", "count", "columns"}
 CHECKPOINT = {"name", "step", "metrics", "files"}

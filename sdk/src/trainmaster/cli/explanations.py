@@ -7,7 +7,7 @@ from datetime import datetime
 from typing import Any
 
 from trainmaster.cli.text import clean_cell, format_seconds
-from trainmaster.documents import Ahead, Expectation, Explanation, Option, Simulation
+from trainmaster.documents import Ahead, Expectation, Explanation, Option, Ranks, Simulation
 
 _EDITABLE = frozenset({"priority", "queue", "limits"})
 _BASIS = {
@@ -17,6 +17,14 @@ _BASIS = {
     "grace": "within its grace",
 }
 _NAMED_MAX = 5
+_RANKS_MAX = 32
+_SHARES = {
+    "data": "data_wait",
+    "compute": "compute",
+    "comm": "communication",
+    "save": "checkpoint",
+    "idle": "idle",
+}
 
 
 def tell(said: Explanation) -> Iterator[str]:
@@ -31,11 +39,29 @@ def tell(said: Explanation) -> Iterator[str]:
         yield from _tell_when("starts", said.start, said.asked_at)
     if said.end is not None:
         yield from _tell_when("ends", said.end, said.asked_at)
+    if said.ranks is not None:
+        yield from _tell_ranks(said.ranks)
     yield from _tell_options(said)
     for step in said.next:
         yield f"  next     {clean_cell(step.text)}"
         if step.command and not isinstance(said, Simulation):
             yield f"             {clean_cell(step.command)}"
+
+
+def _tell_ranks(said: Ranks) -> Iterator[str]:
+    if said.message:
+        yield f"  ranks    {clean_cell(said.message)}"
+    if not any(rank.shares for rank in said.ranks):
+        return
+    yield f"           {'rank':>4}  {'step':>8}  " + "  ".join(f"{head:>7}" for head in _SHARES)
+    for rank in said.ranks[:_RANKS_MAX]:
+        shares = rank.shares or {}
+        cells = [
+            f"{100 * shares[name]:.0f} %" if name in shares else "-" for name in _SHARES.values()
+        ]
+        step = "-" if rank.step is None else str(rank.step)
+        row = "  ".join(f"{cell:>7}" for cell in cells)
+        yield f"           {rank.rank:>4}  {step:>8}  {row}  {clean_cell(rank.node)}"
 
 
 def _tell_state(said: Explanation) -> str:

@@ -6,6 +6,7 @@ Joins the pieces; each rule lives in its own module. The script's loop stays the
 from __future__ import annotations
 
 import contextlib
+import time
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import torch
@@ -21,6 +22,7 @@ from trainmaster.train.modes import choose_synchronization
 from trainmaster.train.saver import Saver
 from trainmaster.train.snapshot import Resumed, Stateful
 from trainmaster.train.sources import Share, iter_batches, size_of
+from trainmaster.train.timing import CHECKPOINT, COMMUNICATION, COMPUTE, DATA_WAIT, PhaseClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -102,6 +104,9 @@ class TrainRun:
         self._scaler: Any = None
         self._metrics = MetricLog(run._record)
         self._losses = LossWatch(run)
+        self._clock = PhaseClock(
+            run._pulse, self._record_shares, is_on_gpu=self.device.type == "cuda"
+        )
         saved_step = self._cursor.step if self._resumed else None
         self._saver = Saver(run, self._synchronization, self._metrics, saved_step)
         self._agreement = Agreement(run, self._synchronization, self._accounting, self._cursor.step)
@@ -252,24 +257,29 @@ class TrainRun:
         batches = self._synchronization.batches(plan, self._cursor)
         rest = iter_batches(dataset, batches, share, self.device, loader_workers)
         self._accounting.begin(batch_size, self.device)
-        with contextlib.closing(rest):
+        with contextlib.closing(rest), self._clock.loop():
             for batch, samples in rest:
+                self._clock.enter(COMPUTE)
                 for optimizer in self._things.optimizers.values():
                     optimizer.zero_grad()
                 self._batch, self._num_samples = batch, share.count(batch)
                 self._cursor = batch.after
                 yield self._cursor.step, samples
+                self._clock.enter(COMMUNICATION)
                 self._synchronization.after_step(self._cursor.step, self._num_samples)
                 self._accounting.step(self._cursor.step, self._num_samples)
                 self._run.progress(self._cursor.step, steps_total)
                 answer = self._agreement.ask(self._cursor.step, is_forced=self.is_epoch_end)
                 if answer.save:
+                    self._clock.enter(CHECKPOINT)
                     self._losses.settle()
                     self._saver.save(self._things, self._cursor)
                 if answer.stop:
                     self._is_stopped = True
                     self._saver.wait()
                     return
+                self._clock.report()
+                self._clock.enter(DATA_WAIT)
         self._synchronization.end_loop(self._cursor.step)
 
     def backward(self, loss: torch.Tensor) -> None:
@@ -357,6 +367,7 @@ class TrainRun:
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         """Return the sum of a tensor over the shares of all ranks; every rank must call it."""
+        self._run._pulse.beat()
         return self._synchronization.sum(values)
 
     # How it ends.
@@ -387,6 +398,11 @@ class TrainRun:
         if self._resumed:
             models = self._things.models
             self._resumed.load_optimizer(name, models, optimizer, self._synchronization)
+
+    def _record_shares(self, shares: Mapping[str, float]) -> None:
+        """Record what this rank did with its time; every rank its own, where somebody looks."""
+        if self._run.is_supervised:
+            self._run._record(self._cursor.step, time.time(), shares)
 
     def _set_randomness(self, loop: int) -> None:
         """Give this rank its own generators: those it had at the checkpoint, or new ones."""
