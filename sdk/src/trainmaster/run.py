@@ -70,6 +70,7 @@ class Run:
         rank: number of this process among `world_size`; 0 where there is only one.
         local_rank: the same among the processes on this machine.
         description: everything the run was told about itself; empty off the service.
+        places: the environment, which says where the other ranks are.
         is_supervised: whether the service runs it.
     """
 
@@ -77,6 +78,7 @@ class Run:
         self.description = description
         self.config = Config(description.get("config") or {})
         self.inputs = {name: Path(path) for name, path in (description.get("inputs") or {}).items()}
+        self.places = places
         self.rank = int(places.get("RANK", "0"))
         self.world_size = int(places.get("WORLD_SIZE", "1"))
         self.local_rank = int(places.get("LOCAL_RANK", "0"))

@@ -40,6 +40,7 @@ class Agreement:
         self._every_steps: int | None = policy.get("every_steps")
         self._every_s: float | None = policy.get("every_seconds")
         self._step = self._next_step = self._looked_step = step
+        self._is_save_wanted = self._has_called = False
         self._asked_at_s = self._saved_at_s = time.monotonic()
 
     def ask(self, step: int, *, is_forced: bool) -> Answer:
@@ -50,23 +51,47 @@ class Agreement:
             is_forced: ask the others now, on every rank.
         """
         answer = Answer(stop=False, save=False)
+        in_step = self._synchronization.in_step
+        if not in_step:
+            self._call_others(step)
         if not self._synchronization.may_meet(step):
             return answer
+        self._has_called = False
+        is_forced = is_forced or not in_step  # all are here now, and nobody knows when again
         if self._synchronization.size == 1 or step >= self._next_step or is_forced:
             answer = self._ask_all(step)
-        every, since = self._every_steps, self._looked_step
-        is_due = every is not None and step // every > since // every
+        is_due = self._is_due(step)
         self._looked_step = step
         if answer.stop or answer.save or is_due:
             self._saved_at_s = time.monotonic()
             answer = Answer(stop=answer.stop, save=True)
         return answer
 
+    def _call_others(self, step: int) -> None:
+        """Ask replicas that do not go in step to meet, where this one has something to say."""
+        is_wanted = self._run.should_stop() or self._wants_to_save() or self._is_due(step)
+        if is_wanted and not self._has_called:
+            self._synchronization.want_to_meet()
+            self._has_called = True
+
+    def _wants_to_save(self) -> bool:
+        """Whether anybody has asked this rank for a checkpoint, or its time has come."""
+        self._is_save_wanted = self._is_save_wanted or self._run.checkpoint_requested()
+        is_late = (
+            self._every_s is not None
+            and self._synchronization.rank == 0
+            and time.monotonic() - self._saved_at_s >= self._every_s
+        )
+        return self._is_save_wanted or is_late
+
+    def _is_due(self, step: int) -> bool:
+        every, since = self._every_steps, self._looked_step
+        return every is not None and step // every > since // every
+
     def _ask_all(self, step: int) -> Answer:
         now = time.monotonic()
-        stop, save = self._run.should_stop(), self._run.checkpoint_requested()
-        if self._every_s is not None and self._synchronization.rank == 0:
-            save = save or now - self._saved_at_s >= self._every_s
+        stop, save = self._run.should_stop(), self._wants_to_save()
+        self._is_save_wanted = False
         if self._synchronization.size == 1:
             return Answer(stop=stop, save=save)
         interval = 0  # rank 0 alone chooses, with its own clock

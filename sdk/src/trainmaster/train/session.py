@@ -95,7 +95,8 @@ class TrainRun:
         self._resumed = Resumed(found.path, found.step) if found else None
         self._cursor = self._resumed.cursor if self._resumed else Cursor()
         if self._resumed and self._resumed.synchronization:
-            self._synchronization.load_state_dict(self._resumed.synchronization)
+            states, layout = self._resumed.synchronization, self._resumed.layout
+            self._synchronization.load_state_dict(states, layout)
         self._loop = 0
         self._batch: Batch | None = None
         self._num_samples = 0
@@ -234,7 +235,7 @@ class TrainRun:
             shuffle: False keeps the order of the dataset.
             loader_workers: processes on this rank that load samples ahead.
         """
-        num_shares = self._synchronization.share[1]
+        num_shares = self._synchronization.layout.shares
         if batch_size < num_shares:
             raise ValueError(
                 f"batch_size is {batch_size} over {num_shares} replicas: "
@@ -269,6 +270,7 @@ class TrainRun:
                 self._synchronization.after_step(self._cursor.step, self._num_samples)
                 self._accounting.step(self._cursor.step, self._num_samples)
                 self._run.progress(self._cursor.step, steps_total)
+                self._cursor = self._synchronization.meeting_at or self._cursor
                 answer = self._agreement.ask(self._cursor.step, is_forced=self.is_epoch_end)
                 if answer.save:
                     self._clock.enter(CHECKPOINT)

@@ -23,6 +23,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import load_file, save_file
 
+from trainmaster._layout import Layout
 from trainmaster._order import Cursor
 from trainmaster.run import RunError
 from trainmaster.train.inner import StateMismatch
@@ -30,7 +31,6 @@ from trainmaster.train.inner import StateMismatch
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from trainmaster._layout import Layout
     from trainmaster.train.inner.full_state import Weights
     from trainmaster.train.synchronization import Synchronization
 
@@ -240,6 +240,11 @@ class Resumed:
     def synchronization(self) -> list[dict[str, Any]]:
         """What each rank had for its way of joining the others."""
         return [each["synchronization"] for each in self._state.get("ranks", [])]
+
+    @property
+    def layout(self) -> Layout:
+        """How the ranks stood."""
+        return Layout(**self._meta["parallel"])
 
     def find_randomness(self, rank: int, layout: Layout) -> dict[str, Any] | None:
         """Return a rank's generators, or None: in another layout others drew from them."""

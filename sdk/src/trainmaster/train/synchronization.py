@@ -124,6 +124,14 @@ class Synchronization:
         """Whether a checkpoint may be taken after this step; the same on all ranks."""
         return True
 
+    def want_to_meet(self) -> None:
+        """Ask that all be where a checkpoint may be taken soon, if they are not in any case."""
+
+    @property
+    def meeting_at(self) -> Cursor | None:
+        """Where in the data all are while they meet; None where that is where each is."""
+        return None
+
     # Small talk: every rank must call the same, in the same order.
 
     def maximum(self, values: Sequence[int]) -> list[int]:
@@ -169,8 +177,8 @@ class Synchronization:
         """Return what this rank adds to a checkpoint: tensors and plain values."""
         return {}
 
-    def load_state_dict(self, states: Sequence[Mapping[str, Any]]) -> None:
-        """Go on from what `state_dict` gave on each rank, of as many ranks as there were."""
+    def load_state_dict(self, states: Sequence[Mapping[str, Any]], layout: Layout) -> None:
+        """Go on from what `state_dict` gave on each rank of a layout; before anything else."""
 
     def close(self) -> None:
         """Leave the others in order."""

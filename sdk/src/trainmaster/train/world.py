@@ -25,8 +25,23 @@ class World:
         device: where this one computes.
     """
 
-    def __init__(self, run: Run, device: str | None) -> None:
-        self.rank, self.size = run.rank, run.world_size
+    def __init__(
+        self,
+        run: Run,
+        device: str | None,
+        members: tuple[int, int] | None = None,
+        name: str = "",
+    ) -> None:
+        """Join a world.
+
+        Args:
+            run: this rank's run.
+            device: where to compute; None for a GPU where there is one.
+            members: number of this process among those of this world, and how many these are; by
+                default the world is all of the job.
+            name: tells worlds of one job apart.
+        """
+        self.rank, self.size = members or (run.rank, run.world_size)
         self.device = _choose_device(device, run.local_rank)
         self._is_ours = self.size > 1 and not dist.is_initialized()
         if self.device.type == "cuda":
@@ -34,8 +49,12 @@ class World:
         if self._is_ours:
             # Two backends in one group: what the ranks agree on stays on the CPU, so that
             # asking costs no wait for the GPU.
-            on_gpu = self.device.type == "cuda"
-            dist.init_process_group("cpu:gloo,cuda:nccl" if on_gpu else "gloo")
+            backend = "cpu:gloo,cuda:nccl" if self.device.type == "cuda" else "gloo"
+            if members is None:
+                dist.init_process_group(backend)
+            else:
+                store = dist.PrefixStore(f"trainmaster/world/{name}", _open_store(run))
+                dist.init_process_group(backend, store=store, rank=self.rank, world_size=self.size)
 
     def maximum(self, values: Sequence[int]) -> list[int]:
         """Return the largest of each value over all ranks."""
@@ -64,6 +83,11 @@ class World:
         """Leave the group, if it was we who joined it."""
         if self._is_ours and dist.is_initialized():
             dist.destroy_process_group()
+
+
+def _open_store(run: Run) -> dist.TCPStore:
+    """Return the store that somebody keeps at the job's port."""
+    return dist.TCPStore(run.places["MASTER_ADDR"], int(run.places["MASTER_PORT"]))
 
 
 def _choose_device(wanted: str | None, local_rank: int) -> torch.device:

@@ -103,6 +103,11 @@ class Joined:
     def want_to_meet(self) -> None:
         """Ask that `may_meet` be true soon, on all replicas; where it is often, nothing happens."""
 
+    @property
+    def meeting_at(self) -> Cursor | None:
+        """Where in the data all are, while they have stopped to meet; None while they go on."""
+        return None
+
     def begin(self, cursor: Cursor) -> None:
         """Meet the other replicas, once: all start from what the first has brought.
 
