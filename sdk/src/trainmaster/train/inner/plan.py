@@ -30,6 +30,8 @@ if TYPE_CHECKING:
 
 Split = Literal["column", "row", "vocab"]
 
+PROBLEMS_MAX = 5  # said at once
+
 # Which layers can be divided that way, and which dimension of the weight is divided.
 _DIVIDED: dict[str, dict[type[nn.Module], int]] = {
     "column": {nn.Linear: 0},
@@ -136,6 +138,8 @@ def match_layers(module: nn.Module, own: Plan, ways: int) -> dict[str, Split]:
             problems += _find_problems(name, layers[name], split, ways)
             if found.setdefault(name, split) != split:
                 problems.append(f"{name} is to be divided by {found[name]} and by {split}")
+    if len(problems) > PROBLEMS_MAX:
+        problems[PROBLEMS_MAX:] = [f"and {len(problems) - PROBLEMS_MAX} more"]
     if problems:
         raise CannotSplit(f"parallel.tensor = {ways}: " + "; ".join(problems))
     return found
