@@ -117,7 +117,7 @@ class ParameterServer(Joined):
 
     @property
     def meeting_at(self) -> Cursor | None:
-        """Where in the data all are, while they have stopped to meet; None while they go on."""
+        """Where in the data all are, while they have stopped to meet, or are at the end."""
         return Cursor.from_dict(self._answer["cursor"]) if "rest" in self._answer else None
 
     def state_dict(self) -> dict[str, Any]:

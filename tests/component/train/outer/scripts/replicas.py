@@ -74,7 +74,7 @@ class Training:
         self.used += [(batch.epoch, int(row)) for row in rows[: len(share)]]
         return rows, len(share)
 
-    def steps(self, stop: int | None = None) -> Any:
+    def steps(self) -> Any:
         """Yield after each step, when the loop's body and what is due after it are done."""
         for batch in self.outer.batches(self.plan, self.plan.enter(self.cursor)):
             rows, count = self.rows(batch)
@@ -86,12 +86,26 @@ class Training:
             self.ends += batch.is_last_of_epoch
             self.outer.after_step(batch.after.step, count)
             yield batch.after.step
-            if batch.after.step == stop:
-                return
 
-    def run(self, stop: int | None = None) -> None:
-        for _ in self.steps(stop):
+    def run(self) -> None:
+        for _ in self.steps():
             pass
+
+    def save(self) -> None:
+        """Keep what a session keeps: the first's weights, each one's optimizer, all states."""
+        states = self.outer.gather(self.outer.state_dict())
+        torch.save(self.optimizer.state_dict(), f"optimizer-{self.replica}.pt")
+        if states is not None:
+            saved = {"network": self.network.state_dict(), "cursor": self.cursor.to_dict()}
+            torch.save({**saved, "outer": states}, "saved.pt")
+
+    def load(self) -> None:
+        saved = torch.load("saved.pt", weights_only=True)
+        self.network.load_state_dict(saved["network"])
+        number = self.replica if self.outer.in_step else 0
+        self.optimizer.load_state_dict(torch.load(f"optimizer-{number}.pt", weights_only=True))
+        self.outer.load_state_dict(saved["outer"])
+        self.cursor = Cursor.from_dict(saved["cursor"])
 
     def parameters(self) -> list[float]:
         return flat(self.network)

@@ -1,7 +1,10 @@
 """Trains as one replica of an outer group; writes what came out to <rank>.json.
 
 training.py '{"sync": {...}, "optimizer": "sgd", "size": 96, "batch_size": 16, "epochs": 3,
-              "mutation": null, "stop": null, "has_norm": false}'
+              "mutation": null, "stop": null, "resume": false, "has_norm": false}'
+
+`stop` saves after that step and ends; `meet_after` asks to meet after that step, saves where all
+meet, and ends; `resume` goes on from there.
 """
 
 import os
@@ -35,8 +38,19 @@ if settings.get("mutation"):
 description = {"sync": settings["sync"], "outer": {"grace_s": 5}}
 outer = join_outer(description, dict(os.environ), replica=rank, num_replicas=world)
 training = Training(outer, rank, world, settings["optimizer"], plan, **more)
+if settings.get("resume"):
+    training.load()
 training.hand_over()
-training.run(settings.get("stop"))
+for step in training.steps():
+    if step == settings.get("stop"):
+        training.save()
+        break
+    if step >= settings.get("meet_after", step + 1) and outer.meeting_at is None:
+        outer.want_to_meet()
+    if outer.meeting_at is not None:
+        training.cursor = outer.meeting_at
+        training.save()
+        break
 counters = outer.counters()
 outer.close()
 write(
