@@ -23,11 +23,13 @@ from api.explain.answers import (
     show_start,
     show_steps,
 )
+from api.explain.communication import Hints, foresee
 from api.explain.oracle import Oracle, OracleDep
+from api.explain.pace import find_pace
 from api.explain.ranks import RankNow, read_rank
 from api.jobs.desk import Desk, DeskDep
 from api.jobs.documentation import DRAFT_BODY
-from api.jobs.submit import plan_job
+from api.jobs.submit import Planned, plan_job
 from api.strict import StrictRoute, check_json_type, parse_json, read_body
 from api.visibility import get_visible_job
 from models import Attempt, AttemptNode, Database, Job, Node, Project
@@ -35,6 +37,7 @@ from scheduler.core.errors import InvalidSpec
 from scheduler.core.explain import Waiting
 from scheduler.core.forecast import Unknown
 from scheduler.core.reasons import Reason
+from scheduler.core.spec_rules import count_gpus
 from scheduler.core.states import JobState
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=StrictRoute)
@@ -88,18 +91,27 @@ async def simulate(
         bool,
         Query(description="Take files for uploaded that are not there: code and inputs."),
     ] = False,
+    num_parameters: Annotated[
+        int | None,
+        Query(ge=1, le=10**15, description="Of the model, where the service cannot know it."),
+    ] = None,
+    link_mbit: Annotated[
+        float | None,
+        Query(gt=0, le=1e9, description="Of the slowest link between two ranks, each way."),
+    ] = None,
 ) -> schemas.Simulation:
     """Say what would become of this spec if it were submitted now, without submitting it.
 
-    Everything that submitting would refuse is listed; else the answer is that of `explain`.
-    Nothing is stored.
+    Everything that submitting would refuse is listed; else the answer is that of `explain`, and
+    what the ranks would send each other. Nothing is stored.
     """
+    hints = Hints(num_parameters=num_parameters, link_mbit=link_mbit)
     body = await read_body(request)
     check_json_type(request)
 
     def work() -> schemas.Simulation:
         now = datetime.now(UTC)
-        return _simulate(desk, oracle, caller, parse_json(body), assume_files=assume_files, now=now)
+        return _simulate(desk, oracle, caller, parse_json(body), hints, assume_files, now)
 
     return await run_in_threadpool(work)
 
@@ -109,7 +121,7 @@ def _simulate(
     oracle: Oracle | None,
     caller: Caller,
     document: Any,
-    *,
+    hints: Hints,
     assume_files: bool,
     now: datetime,
 ) -> schemas.Simulation:
@@ -133,6 +145,7 @@ def _simulate(
             options=[],
             options_complete=True,
             next=[],
+            communication=None,
             spec=None,
         )
     if oracle is None:
@@ -162,8 +175,20 @@ def _simulate(
         options=show_options(said, planned.document),
         options_complete=said.are_options_complete,
         next=show_steps(said.reason, "JOB"),
+        communication=_foresee(desk, planned, hints),
         spec=planned.document,
     )
+
+
+def _foresee(desk: Desk, planned: Planned, hints: Hints) -> schemas.Communication | None:
+    spec = planned.spec
+    with desk.database.read() as session:
+        pace = find_pace(session, planned.project_id, spec)
+    recipe = desk.recipes.get(spec.recipe or "")
+    properties = recipe.config.get("properties", {}) if recipe else {}
+    defaults = {name: part["default"] for name, part in properties.items() if "default" in part}
+    has_gpus = count_gpus(spec, desk.worlds.recent()) > 0
+    return foresee(spec, defaults, pace, hints, has_gpus=has_gpus)
 
 
 def _read(database: Database, caller: Caller, job_id: str) -> tuple[Job, str, list[RankNow]]:

@@ -143,6 +143,43 @@ class Explanation(BaseModel):
     next: list[Step] = Field(description="What to do, the likeliest first.")
 
 
+class Communication(BaseModel):
+    """What one step of a job of several ranks sends, and how long it takes."""
+
+    backend: Literal["gloo", "nccl"] = Field(description="Of torch, within a replica.")
+    num_parameters: int | None = Field(default=None, examples=[1_853_952])
+    bytes_per_step: float | None = Field(
+        default=None,
+        description="What leaves a rank, mean over the ranks, without headers.",
+        examples=[7_415_808.0],
+    )
+    bytes_per_step_by_phase: dict[str, float] = Field(
+        default_factory=dict,
+        description="`gradients`, `parameters`, `activations`, `buffers`, `outer`.",
+        examples=[{"gradients": 7_415_808.0}],
+    )
+    wire_bytes_per_step: float | None = Field(
+        default=None, description="The same with the headers of TCP/IP."
+    )
+    reduction_vs_ddp: float | None = Field(
+        default=None,
+        description="What data parallel training in 32 bits would send, over this.",
+        examples=[396.9],
+    )
+    transfer_seconds: float | None = Field(
+        default=None, description="How long that takes on the busiest link; needs `link_mbit`."
+    )
+    compute_seconds: float | None = Field(
+        default=None, description="What a step took, less its waits, of the last job like this."
+    )
+    step_seconds: float | None = Field(
+        default=None, description="Both, less what goes on at the same time."
+    )
+    missing: list[str] = Field(
+        default_factory=list, description="What would have to be known for what is null."
+    )
+
+
 class Simulation(BaseModel):
     """What would become of a spec if it were submitted now; it was not."""
 
@@ -162,4 +199,8 @@ class Simulation(BaseModel):
     options: list[Option]
     options_complete: bool
     next: list[Step]
+    communication: Communication | None = Field(
+        description="What its ranks would send each other; null where there is one rank, or when "
+        "it would be refused."
+    )
     spec: Annotated[dict[str, Any] | None, Field(description="With every default filled in.")]

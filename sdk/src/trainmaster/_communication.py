@@ -66,7 +66,9 @@ class Model:
         buffer_bytes: of what is not trained and handed round before each step.
         boundary_bytes: of what passes from one block to the next, for one sample; None where that
             is not known.
-        num_blocks: blocks that tensor parallelism splits; None where that is not known.
+        num_sums: how often a step adds up such a boundary over tensor ranks; None where that is
+            not known. A block does it four times: after each of its two halves, there and back.
+        gathered_bytes: of what tensor ranks put together besides, for one sample: logits.
         root_share: of the parameters, those that FSDP2 keeps after the forward pass.
     """
 
@@ -74,7 +76,8 @@ class Model:
     number_bytes: int = 4
     buffer_bytes: int = 0
     boundary_bytes: int | None = None
-    num_blocks: int | None = None
+    num_sums: int | None = None
+    gathered_bytes: int = 0
     root_share: float = 0.0
 
 
@@ -84,12 +87,15 @@ class Prediction:
 
     Attributes:
         bytes_per_step: by phase, mean over the ranks; what is not known is left out.
+        serial_bytes_per_step: what passes the busiest link one after the other, in either
+            direction; where replicas speak to few servers, that is a server's.
         ddp_bytes_per_step: what data parallel training in 32 bits would send with as many shares.
         missing: what would have to be known, and is not; the sum is then too small.
     """
 
     bytes_per_step: dict[str, float] = field(default_factory=dict)
     ddp_bytes_per_step: float = 0.0
+    serial_bytes_per_step: float = 0.0
     missing: tuple[str, ...] = ()
 
     @property
@@ -139,6 +145,7 @@ def predict(
     return Prediction(
         bytes_per_step=phases,
         ddp_bytes_per_step=plain_bytes * sent_share("all_reduce", layout.shares, backend),
+        serial_bytes_per_step=_serialize(phases, layout, sync),
         missing=tuple(missing),
     )
 
@@ -146,6 +153,15 @@ def predict(
 def transfer_seconds(bytes_sent: float, bits_per_second: float) -> float:
     """Return how long so many logical bytes take on a link, headers included."""
     return bytes_sent * WIRE_FACTOR * 8 / bits_per_second
+
+
+def exposed_seconds(transfer_s: float, compute_s: float, sync: Mapping[str, Any]) -> float:
+    """Return how long a step stands still for a transfer that takes so long.
+
+    An all-reduce goes on beside the backward pass, two thirds of the computation; what a replica
+    says to servers it waits for.
+    """
+    return max(0.0, transfer_s - 2 / 3 * compute_s) if _is_allreduce(sync) else transfer_s
 
 
 def _is_allreduce(sync: Mapping[str, Any]) -> bool:
@@ -187,6 +203,13 @@ def _data_phase(
     return "outer", 2 * sent_numbers * away / every
 
 
+def _serialize(phases: Mapping[str, float], layout: Layout, sync: Mapping[str, Any]) -> float:
+    others = sum(sent for phase, sent in phases.items() if phase != "outer")
+    # `data - 1` replicas call on each server, and one stands beside it.
+    outer = phases.get("outer", 0.0) * layout.data / (sync.get("servers") or 1)
+    return others + outer
+
+
 def _activation_bytes(
     model: Model, layout: Layout, backend: str, batch_size: int | None, missing: list[str]
 ) -> float | None:
@@ -194,16 +217,18 @@ def _activation_bytes(
         missing.append("the size of the activations between blocks")
     if batch_size is None:
         missing.append("the batch size")
-    if layout.tensor > 1 and model.num_blocks is None:
-        missing.append("the number of blocks")
+    if layout.tensor > 1 and model.num_sums is None:
+        missing.append("how its layers are divided")
     if missing or model.boundary_bytes is None or batch_size is None:
         return None
-    share_bytes = model.boundary_bytes * batch_size / layout.shares
-    sent = 0.0
-    if layout.tensor > 1:
-        # Two sums in each direction of each block; a pipeline rank has its part of the blocks.
-        blocks = (model.num_blocks or 0) / layout.pipeline
-        sent += 4 * blocks * share_bytes * sent_share("all_reduce", layout.tensor, backend)
+    samples = batch_size / layout.shares
+    share_bytes = model.boundary_bytes * samples
     # Forward and back over each boundary; the ranks at both ends have one neighbour only.
-    sent += 2 * share_bytes * (layout.pipeline - 1) / layout.pipeline
+    sent = 2 * share_bytes * (layout.pipeline - 1) / layout.pipeline
+    if layout.tensor > 1:
+        # Of a pipeline each rank has its part of the layers.
+        sums = (model.num_sums or 0) / layout.pipeline
+        sent += sums * share_bytes * sent_share("all_reduce", layout.tensor, backend)
+        gathered_bytes = model.gathered_bytes * samples / layout.pipeline
+        sent += gathered_bytes * sent_share("all_gather_single", layout.tensor, backend)
     return sent

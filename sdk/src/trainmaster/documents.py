@@ -267,10 +267,27 @@ class Explanation(Resource):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Communication(Resource):
+    """What one step sends from each rank, and how long it takes; None where it is not known."""
+
+    backend: str = ""
+    num_parameters: int | None = None
+    bytes_per_step: float | None = None
+    bytes_per_step_by_phase: Mapping[str, float] = _empty(dict)
+    wire_bytes_per_step: float | None = None
+    reduction_vs_ddp: float | None = None
+    transfer_seconds: float | None = None
+    compute_seconds: float | None = None
+    step_seconds: float | None = None
+    missing: list[str] = _empty(list)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Simulation(Explanation):
     """The same for a spec that was not submitted, or everything that is wrong with it."""
 
     would_be_accepted: bool
+    communication: Communication | None = _nested(Communication)
     errors: list[FieldProblem] = field(
         default_factory=list, metadata={"convert": parse_field_problems}
     )

@@ -65,6 +65,8 @@ class FakeService:
         self.replies_of_keys: dict[str, tuple[int, dict[str, Any]]] = {}
         self.export_ends: dict[str, Any] = {"state": "succeeded"}
         """What becomes of jobs that export."""
+        self.foreseen: dict[str, Any] | None = None
+        """What the ranks of a simulated job send."""
         self.faults: list[Fault] = []
         self.seen: list[Seen] = []
         self.lock = threading.Lock()
@@ -167,7 +169,7 @@ class FakeService:
     def simulated(self, **fields: Any) -> dict[str, Any]:
         """Return what would become of a spec."""
         said = {**self.explained(None), "object": "simulation", "would_be_accepted": True}
-        return {**said, "errors": [], "spec": None, **fields}
+        return {**said, "errors": [], "communication": self.foreseen, "spec": None, **fields}
 
     def change_job(self, job_id: str, changes: Mapping[str, Any]) -> dict[str, Any]:
         """Change a job as a new version."""

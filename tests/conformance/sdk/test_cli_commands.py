@@ -93,6 +93,25 @@ def test_a_dry_run_checks_code_and_inputs_here_and_uploads_neither(
     assert (sent["code"], sent["inputs"]) == ("file_later", {"a": "file_later"})
 
 
+def test_a_dry_run_tells_what_the_workers_would_send(run: Run, service: FakeService) -> None:
+    service.foreseen = {
+        "backend": "gloo",
+        "bytes_per_step": 12_500.0,
+        "reduction_vs_ddp": 396.9,
+        "transfer_seconds": 0.182,
+        "missing": ["how long a step computes: no job like it has succeeded here"],
+    }
+    hints = ("--parameters", "1000000", "--link-mbit", "100")
+
+    result = run("submit", "--recipe", "a", "--dry-run", *hints)
+
+    (seen,) = service.seen
+    assert seen.query == {"num_parameters": "1000000", "link_mbit": "100.0"}
+    assert "sends    each worker sends 12.2 KiB a step, 397 times less than" in result.stdout
+    assert "takes    0.182 s a step to send that" in result.stdout
+    assert "unknown  how long a step computes" in result.stdout
+
+
 def test_a_dry_run_notices_code_that_cannot_be_packed(
     run: Run, service: FakeService, tmp_path: Path
 ) -> None:

@@ -66,7 +66,7 @@ def test_copies_of_shards_add_up_their_shards() -> None:
 
 
 def test_layers_that_are_divided_add_up_activations() -> None:
-    model = Model(num_parameters=1_000_000, boundary_bytes=4000, num_blocks=3)
+    model = Model(num_parameters=1_000_000, boundary_bytes=4000, num_sums=12)
 
     said = predicted(Layout(data=2, tensor=2), model)
 

@@ -6,8 +6,16 @@ from collections.abc import Iterator, Mapping
 from datetime import datetime
 from typing import Any
 
-from trainmaster.cli.text import clean_cell, format_seconds
-from trainmaster.documents import Ahead, Expectation, Explanation, Option, Ranks, Simulation
+from trainmaster.cli.text import clean_cell, format_bytes, format_seconds
+from trainmaster.documents import (
+    Ahead,
+    Communication,
+    Expectation,
+    Explanation,
+    Option,
+    Ranks,
+    Simulation,
+)
 
 _EDITABLE = frozenset({"priority", "queue", "limits"})
 _BASIS = {
@@ -42,6 +50,8 @@ def tell(said: Explanation) -> Iterator[str]:
     if said.ranks is not None:
         yield from _tell_ranks(said.ranks)
     yield from _tell_options(said)
+    if isinstance(said, Simulation) and said.communication is not None:
+        yield from _tell_communication(said.communication)
     for step in said.next:
         yield f"  next     {clean_cell(step.text)}"
         if step.command and not isinstance(said, Simulation):
@@ -100,6 +110,20 @@ def _tell_when(verb: str, when: Expectation, asked_at: datetime | None) -> Itera
 def _tell_wait(at: datetime, asked_at: datetime) -> str:
     seconds = (at - asked_at).total_seconds()
     return "now" if seconds < 1 else f"in {format_seconds(seconds)}"
+
+
+def _tell_communication(said: Communication) -> Iterator[str]:
+    if said.bytes_per_step is not None:
+        text = f"each worker sends {format_bytes(said.bytes_per_step)} a step"
+        if said.reduction_vs_ddp is not None and said.reduction_vs_ddp > 1.05:
+            text += f", {said.reduction_vs_ddp:.0f} times less than plain data parallel"
+        yield f"  sends    {text}"
+    if said.step_seconds is not None:
+        yield f"  takes    {said.step_seconds:.3g} s a step"
+    elif said.transfer_seconds is not None:
+        yield f"  takes    {said.transfer_seconds:.3g} s a step to send that"
+    for what in said.missing:
+        yield f"  unknown  {clean_cell(what)}"
 
 
 def _tell_options(said: Explanation) -> Iterator[str]:

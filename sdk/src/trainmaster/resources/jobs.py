@@ -73,11 +73,25 @@ class Jobs:
         document = self._with_uploaded_code({**(spec or {}), **fields})
         return Validation.parse(self._transport.post("/v1/jobs/validate", document).json())
 
-    def simulate(self, spec: Mapping[str, Any] | None = None, /, **fields: Any) -> Simulation:
+    def simulate(
+        self,
+        spec: Mapping[str, Any] | None = None,
+        /,
+        *,
+        num_parameters: int | None = None,
+        link_mbit: float | None = None,
+        **fields: Any,
+    ) -> Simulation:
         """Return what would become of a spec if it were submitted now; nothing is.
 
         A `code` that is a `pathlib.Path` is packed as it would be for `submit`, to see that it can
         be, and not sent.
+
+        Args:
+            spec: what would be submitted.
+            num_parameters: of the model, where the service cannot know it.
+            link_mbit: of the slowest link between two ranks, each way.
+            fields: of the spec, laid over it.
         """
         document = {**(spec or {}), **fields}
         if isinstance(document.get("code"), Path):
@@ -89,7 +103,11 @@ class Jobs:
                 name: _LATER if isinstance(where, Path) else where for name, where in inputs.items()
             }
         takes_files = _LATER in (document.get("code"), *dict(document.get("inputs") or {}).values())
-        query: Query = {"assume_files": True} if takes_files else {}
+        query: Query = {
+            "assume_files": takes_files or None,
+            "num_parameters": num_parameters,
+            "link_mbit": link_mbit,
+        }
         reply = self._transport.post("/v1/jobs/simulate", document, query=query)
         return Simulation.parse(reply.json())
 

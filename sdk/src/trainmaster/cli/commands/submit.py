@@ -57,10 +57,29 @@ from trainmaster.cli.text import clean_for_terminal
 @click.option(
     "--dry-run", is_flag=True, help="Say what would become of it; submit and upload nothing."
 )
+@click.option(
+    "--parameters",
+    type=click.IntRange(min=1),
+    help="With --dry-run: how many the model has, where the service cannot know it.",
+)
+@click.option(
+    "--link-mbit",
+    type=click.FloatRange(min=0, min_open=True),
+    help="With --dry-run: how fast the slowest link between two workers is.",
+)
 @json_option
 @click.argument("args", nargs=-1, type=click.UNPROCESSED)
 @click.pass_context
-def command(ctx: click.Context, /, *, follow: bool, dry_run: bool, **flags: Any) -> None:
+def command(
+    ctx: click.Context,
+    /,
+    *,
+    follow: bool,
+    dry_run: bool,
+    parameters: int | None,
+    link_mbit: float | None,
+    **flags: Any,
+) -> None:
     """Submit a job and print its id.
 
     What follows -- goes to the script as it is. Examples:
@@ -73,7 +92,7 @@ def command(ctx: click.Context, /, *, follow: bool, dry_run: bool, **flags: Any)
     session = ctx.find_object(Session) or Session()
     spec = build_spec(**flags)
     if dry_run:
-        _report(ctx, session, spec)
+        _report(ctx, session, spec, num_parameters=parameters, link_mbit=link_mbit)
         return
     _upload(session, spec)
     job = session.client.jobs.submit(spec)
@@ -133,11 +152,11 @@ def build_spec(
     return spec
 
 
-def _report(ctx: click.Context, session: Session, spec: dict[str, Any]) -> None:
+def _report(ctx: click.Context, session: Session, spec: dict[str, Any], **hints: Any) -> None:
     inputs = spec.get("inputs")
     if isinstance(inputs, dict):
         spec["inputs"] = {name: _path_of(where) for name, where in inputs.items()}
-    said = session.client.jobs.simulate(spec)
+    said = session.client.jobs.simulate(spec, **hints)
     if session.as_json:
         session.emit(said.raw)
     elif said.would_be_accepted:

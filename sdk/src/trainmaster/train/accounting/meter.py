@@ -1,20 +1,8 @@
 """Metrics of communication, from sums: what the last steps sent, and how long they waited.
 
 It is told of each step, and says something once in a while. It asks nobody anything, and knows
-neither torch nor who keeps the sums.
-
-| metric | per step, unless said otherwise |
-|---|---|
-| `comm/bytes_logical_per_step` | bytes that leave a rank, mean over the ranks of its group; also by phase, as in `comm/bytes_logical_per_step/gradients` |
-| `comm/bytes_per_sample` | the same, of all ranks, per sample of the batch |
-| `comm/bytes_wire_sent_per_step`, `comm/bytes_wire_received_per_step` | what TCP counted for this rank, headers and repetitions included |
-| `comm/exposed_seconds` | time in which the training stood still for communication |
-| `comm/utilization` | share of the time in which it did not |
-| `comm/reduction_vs_ddp` | what data parallel training in 32 bits would send, over what was sent |
-| `comm/prediction_error` | bytes sent over bytes predicted, less one |
-| `sync/wait_transfer`, `sync/wait_straggler`, `sync/wait_gate` | parts of `comm/exposed_seconds`: until bytes were there, until the slowest was, until the bound of staleness allowed it |
-| `sync/staleness_mean`, `sync/staleness_p95`, `sync/staleness_max` | of the updates since the last report, in versions |
-"""  # noqa: E501  a table
+neither torch nor who keeps the sums. What each metric means: docs/communication.md.
+"""
 
 from __future__ import annotations
 

@@ -1,0 +1,81 @@
+"""How large the model of a recipe is, from its configuration alone. Standard library only.
+
+What is trained is known before anything is loaded, as long as no input decides it: the service
+says with it what a job will send. Tests compare it with the modules themselves.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from trainmaster._communication import Model
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Mapping
+
+# Of the digits that scikit-learn ships.
+_DIGIT_CLASSES, _DIGIT_PIXELS = 10, 64
+# Layers, width, context: `SHAPES` of the language model.
+_LANGUAGE_SHAPES = {
+    "tiny": (4, 128, 128),
+    "small": (6, 384, 256),
+    "gpt2-124m": (12, 768, 1024),
+    "gpt2-355m": (24, 1024, 1024),
+}
+_BYTE_TOKENS = 256
+_ROWS_MULTIPLE = 128
+
+
+class UnknownSize(ValueError):
+    """It cannot be told; the message says why."""
+
+
+def find_size(recipe: str, config: Mapping[str, Any], inputs: Collection[str]) -> Model:
+    """Return the size of the model that a job with this recipe trains.
+
+    Args:
+        recipe: by name.
+        config: with every default filled in.
+        inputs: names of those that the job has.
+
+    Raises:
+        UnknownSize: an input decides, or nobody has written down how large it is.
+    """
+    if recipe == "image-classifier":
+        return _size_classifier(config, inputs)
+    if recipe == "lm":
+        return _size_language_model(config)
+    raise UnknownSize(f"nobody has written down how large the model of {recipe} is")
+
+
+def _size_classifier(config: Mapping[str, Any], inputs: Collection[str]) -> Model:
+    if "data" in inputs:
+        raise UnknownSize("the shape of the input data decides how large the model is")
+    hidden = config["hidden"]
+    head = (hidden + 1) * _DIGIT_CLASSES
+    if config["model"] == "mlp":
+        return Model(num_parameters=(_DIGIT_PIXELS + 1) * hidden + head)
+    convolutions = (9 * 1 + 1) * 32 + (9 * 32 + 1) * 64
+    return Model(num_parameters=convolutions + (64 * 4 * 4 + 1) * hidden + head)
+
+
+def _size_language_model(config: Mapping[str, Any]) -> Model:
+    name = "tiny" if config["model"] == "auto" else config["model"]
+    layers, width, context = (
+        config[key] or preset
+        for key, preset in zip(("layers", "width", "context"), _LANGUAGE_SHAPES[name])
+    )
+    is_gpt2 = name.startswith("gpt2")
+    if config["tokens"] == "bytes" or (config["tokens"] == "auto" and not is_gpt2):
+        vocabulary = _BYTE_TOKENS
+    else:
+        vocabulary = config["vocabulary"] or (50257 if is_gpt2 else 4096)
+    rows = -(-vocabulary // _ROWS_MULTIPLE) * _ROWS_MULTIPLE
+    tables = (rows + context) * width
+    return Model(
+        num_parameters=tables + layers * (12 * width**2 + 13 * width) + 2 * width,
+        boundary_bytes=4 * context * width,
+        num_sums=4 * layers + 2,  # two more for the tables at both ends
+        gathered_bytes=4 * context * rows,
+        root_share=(tables + 2 * width) / (tables + layers * (12 * width**2 + 13 * width)),
+    )
