@@ -17,6 +17,7 @@ from workers.supervisor.http import Refused
 from workers.supervisor.layout import RunFolder
 from workers.supervisor.link import GivenUp, Link, Stale
 from workers.supervisor.logs import LogTail
+from workers.supervisor.pulse import find_pulse
 from workers.supervisor.reports import ReportTail
 from workers.supervisor.spool import SpoolTail
 
@@ -83,8 +84,13 @@ class Delivery:
         return record
 
     def find_last_steps(self) -> dict[int, Any]:
-        """Return the newest step in each rank's metrics, None where there are none."""
-        return {rank: spool.find_last_step() for rank, spool in self._spools.items()}
+        """Return how far each rank has come, by its metrics and its page; None where both are bare."""
+        found: dict[int, Any] = {}
+        for rank, spool in self._spools.items():
+            pulse = find_pulse(self._run.pulse(rank))
+            said = (spool.find_last_step(), None if pulse is None else pulse.step)
+            found[rank] = max((step for step in said if step is not None), default=None)
+        return found
 
     def finish(self, wait: Wait) -> None:
         """Deliver what is left, now that the ranks are gone.

@@ -68,7 +68,8 @@ class Nursery:
         selector = selectors.DefaultSelector()
         selector.register(self._wire, selectors.EVENT_READ)
         selector.register(self._wake_read, selectors.EVENT_READ)
-        while linux.boottime_s() < self._fence_at_s + _FENCE_MARGIN_S:
+        # Without ranks there is nothing to fence; the opening may have waited for long in line.
+        while not self._ranks or linux.boottime_s() < self._fence_at_s + _FENCE_MARGIN_S:
             for key, _events in selector.select(_LOOK_AROUND_S):
                 if key.fileobj is self._wire:
                     if not self._wire.pump():

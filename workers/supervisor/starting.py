@@ -113,6 +113,7 @@ class Starter:
             except NurseryFailed as error:
                 sys.stderr.write(f"no nursery: {error}\n")
             else:
+                ranks.move_fence(self.lease.fence_at_s)  # getting there may have taken long
                 return ranks, in_place
         raise CannotStart("NodeFailure", "no process to hold the ranks could be started")
 

@@ -21,7 +21,7 @@ class TimeLine:
 
     def add(self, now_s: float, pulses: Mapping[int, Pulse]) -> None:
         """Take note of pulses."""
-        sums = {
+        sums: dict[int, Sequence[float]] = {
             rank: sum_up(pulse, now_s) for rank, pulse in pulses.items() if pulse.phase is not None
         }
         self._seen.append((now_s, sums))
