@@ -68,10 +68,8 @@ class Replicas(Synchronization):
         return callable_
 
     def adopt(self, name: str, optimizer: torch.optim.Optimizer) -> None:
-        """Give an optimizer what this replica's had, or its step to the servers."""
+        """Give an optimizer's step to the servers, where the mode says so."""
         self._optimizers[name] = optimizer
-        if name in self._saved_optimizers:
-            _load_own_state(optimizer, self._saved_optimizers[name])
         self._joined.adopt(name, optimizer)
 
     # At each step.
@@ -134,6 +132,19 @@ class Replicas(Synchronization):
     ) -> dict[str, Any] | None:
         """Return the first replica's; the others' are in their own state."""
         return self._inner.gather_optimizer(models, optimizer) if self._is_first else None
+
+    def load_optimizer(
+        self,
+        name: str,
+        models: Mapping[str, torch.nn.Module],
+        optimizer: torch.optim.Optimizer,
+        state: Mapping[str, Any],
+    ) -> None:
+        """Give an optimizer what this replica's had, or else what the first one's had."""
+        if name in self._saved_optimizers:
+            _load_own_state(optimizer, self._saved_optimizers[name])
+        else:
+            super().load_optimizer(name, models, optimizer, state)
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the servers hold, on the first replica, and what each has for itself."""

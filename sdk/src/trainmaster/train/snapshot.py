@@ -225,7 +225,7 @@ class Resumed:
             return
         state = self._state["optimizers"][name]
         try:
-            synchronization.load_optimizer(models, optimizer, state)
+            synchronization.load_optimizer(name, models, optimizer, state)
         except StateMismatch as error:
             raise RunError(
                 f"the checkpoint of step {self.step} does not fit {name}: {error}"

@@ -166,11 +166,12 @@ class Synchronization:
 
     def load_optimizer(
         self,
+        name: str,
         models: Mapping[str, torch.nn.Module],
         optimizer: torch.optim.Optimizer,
         state: Mapping[str, Any],
     ) -> None:
-        """Give an optimizer this rank's part of a whole state."""
+        """Give the optimizer of that name this rank's part of a whole state."""
         self._inner.load_optimizer(models, optimizer, state)
 
     def state_dict(self) -> dict[str, Any]:
