@@ -3,16 +3,21 @@
 The script uses `trainmaster.train` and logs each step. The ranks measure their own CPU time, all
 threads included, from the end of step 5 to the end of the last step; the supervisor's own work is
 none of it, but whatever it costs the ranks is.
+
+What watching over a rank costs it (where its time goes, how far it is, whether its loss is a
+number) is too little to be seen in that, so it is measured by itself as well.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import os
+import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
-from tests.bench.bench import SCRIPTS, Bench, finish, upload_script, wait_for_quiet
+from tests.bench.bench import JOB_BIN, SCRIPTS, Bench, finish, upload_script, wait_for_quiet
 from tests.bench.figures import Figure, Series, Target
 from tests.bench.torchrun import run_torchrun
 from trainmaster import Client
@@ -22,6 +27,7 @@ _SCRIPT = "steps.py"
 _WORKERS = 2
 _STEP_MIN_S = 0.020
 _STEP_AIM_S = 0.027
+_WATCHING_SHARE = 0.01
 _FIRST_BATCH = 512
 
 
@@ -76,8 +82,24 @@ def measure(bench: Bench) -> list[Figure]:
                 "service_step_ms": [round(1e3 * cost.wall_s, 3) for cost in ours],
                 "torchrun_step_ms": [round(1e3 * cost.wall_s, 3) for cost in theirs],
             },
-        )
+        ),
+        measure_watching(bench),
     ]
+
+
+def measure_watching(bench: Bench) -> Figure:
+    """Return what it costs a rank at each step to be watched over; 2 s."""
+    command = [str(JOB_BIN / "python"), str(SCRIPTS / "health_cost.py"), str(bench.count(20, 3))]
+    environment = {"PATH": os.environ["PATH"], "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=True)
+    costs = Series(tuple(float(line) for line in done.stdout.split()))
+    return Figure(
+        name="watching over a rank, per step",
+        unit="us",
+        values=costs,
+        target=Target(of="figure", bound="at most", limit=_WATCHING_SHARE * 1e6 * _STEP_MIN_S),
+        details={"share_of_a_step_of_20_ms": round(costs.median / (1e6 * _STEP_MIN_S), 6)},
+    )
 
 
 def _find_batch(bench: Bench, folder: Path) -> int:

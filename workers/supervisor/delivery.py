@@ -84,7 +84,7 @@ class Delivery:
         return record
 
     def find_last_steps(self) -> dict[int, Any]:
-        """Return how far each rank has come, by its metrics and its page; None where both are bare."""
+        """Return how far each rank is, by its metrics or its page; None where both are bare."""
         found: dict[int, Any] = {}
         for rank, spool in self._spools.items():
             pulse = find_pulse(self._run.pulse(rank))

@@ -619,3 +619,36 @@ def test_a_stall_is_retried_as_a_fault_of_machines_unless_the_job_says_otherwise
         endings[on_stall] = (job["state"], job["reason"])
 
     assert endings == {"restart": ("pending", "RetryBackoff"), "fail": ("failed", "StallDetected")}
+
+
+def test_what_ranks_do_with_their_time_is_explained_while_they_run(desk: Desk) -> None:
+    supervisor = desk.launch()
+    times = {"window": 10.0, "checkpoint": 0.0, "idle": 0.0}
+    fast = {**times, "data_wait": 0.2, "compute": 5.8, "communication": 4.0}
+    slow = {**times, "data_wait": 4.1, "compute": 5.7, "communication": 0.2}
+    ranks = [
+        {"rank": 0, "pid": 1, "state": "running", "step": 7, "phase": "compute", "times": fast},
+        {"rank": 1, "pid": 2, "state": "running", "step": 7, "memory_peak_bytes": 2**30,
+         "phase": "data_wait", "times": slow},
+    ]  # fmt: skip
+    supervisor.lease("running", ranks=ranks)
+
+    said = desk.get(f"/v1/jobs/{supervisor.job_id}/explain")["ranks"]
+
+    assert (said["slow_rank"], said["cause"]) == (1, "data_wait")
+    assert said["message"].startswith("rank 1 is slow: it waits for data for 41 % of its time")
+    assert [(one["rank"], one["node"], one["step"]) for one in said["ranks"]] == [
+        (0, "n0", 7), (1, "n0", 7),
+    ]  # fmt: skip
+    assert said["ranks"][1]["shares"]["data_wait"] == 0.41
+    assert said["ranks"][1]["memory_peak_bytes"] == 2**30
+
+
+def test_ranks_that_measure_nothing_are_listed_without_a_word(desk: Desk) -> None:
+    supervisor = desk.launch()
+    supervisor.lease("running")
+
+    said = desk.get(f"/v1/jobs/{supervisor.job_id}/explain")["ranks"]
+
+    assert (said["message"], said["slow_rank"]) == (None, None)
+    assert [one["shares"] for one in said["ranks"]] == [None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING
 
 import torch
@@ -31,8 +32,12 @@ class LossWatch:
         Raises:
             NonFiniteLoss: this one or an earlier one is NaN or infinite, and the job ends on that.
         """
-        if self._run._ends_on_nan and loss.ndim == 0:
+        if not self._run._ends_on_nan or loss.ndim > 0:
+            return
+        if loss.is_cuda:
             self._losses.add(step, {"loss": loss.detach()})
+        elif not math.isfinite(value := loss.item()):
+            self._run._refuse_bad_loss(step, {"loss": value})
 
     def settle(self) -> None:
         """Wait until every loss has been looked at; raises as `see`."""

@@ -150,4 +150,4 @@ def _mark() -> torch.cuda.Event:
 def _read_collectives_s() -> float:
     """Return for how long this rank has stood still in torch's collectives; 0 if nobody counts."""
     ledger = groups._ledger
-    return 0.0 if ledger is None else ledger.totals().exposed_s
+    return 0.0 if ledger is None else ledger.exposed_s

@@ -77,6 +77,11 @@ class Ledger:
             each.payload_bytes += payload_bytes
             each.sent_bytes += sent_bytes
 
+    @property
+    def exposed_s(self) -> float:
+        """How long the training has waited for communication so far."""
+        return self._exposed_s
+
     def wait(self, seconds: float) -> None:
         """Count time in which the training stood still for communication."""
         with self._lock:
