@@ -9,8 +9,8 @@ from dataclasses import dataclass
 
 from scheduler.core.cluster import JobView
 from scheduler.core.estimates import estimate, measure_size
-from scheduler.core.lines import Entry, Line, Place
-from scheduler.core.ranks import Rank, rank_waiting
+from scheduler.core.lines import Entry, Line, Rank
+from scheduler.core.ranks import rank_entry, rank_in_line, rank_waiting
 from scheduler.core.state import State
 
 _NAMED_MAX = 20
@@ -44,7 +44,7 @@ class Lineup:
         self._state, self._job = state, job
         known = estimate(job, measure_size(job.shape), now_ms, state.policy)
         place = (-job.priority, known.key, job.sequence, job.job_id)
-        self._rank = _rank(state, place, job)
+        self._rank = rank_waiting(place, job, state.tenants)
         self._parts = [
             (line, self._count(line)) for line in state.lines.by_pool.get(job.pool, {}).values()
         ]
@@ -56,7 +56,7 @@ class Lineup:
 
     def has(self, entry: Entry) -> bool:
         """Whether a job that waits goes first."""
-        return _rank(self._state, entry.place, entry.view) < self._rank
+        return rank_entry(entry) < self._rank
 
     def describe(self) -> Ahead:
         """Return them as the job's own project may see them."""
@@ -71,7 +71,7 @@ class Lineup:
                 num[is_own] += 1
                 gpu_ms[is_own] += entry.view.shape.num_gpus * entry.estimate.wall_ms
                 if is_own and at < _NAMED_MAX:
-                    named.append((_rank(self._state, entry.place, entry.view), entry.job_id))
+                    named.append((rank_entry(entry), entry.job_id))
         return Ahead(
             own_ids=tuple(job_id for _, job_id in heapq.nsmallest(_NAMED_MAX, named)),
             num_own=num[True],
@@ -106,7 +106,7 @@ class Lineup:
 
     def _has_itself(self) -> bool:
         entry = self._state.jobs.get(self._job.job_id)
-        line = None if entry is None else self._state.find_line(entry)
+        line = None if entry is None else entry.line
         if entry is None or line is None:
             return False
         return any(
@@ -114,10 +114,8 @@ class Lineup:
         )
 
     def _count(self, line: Line) -> int:
-        _, project, user, _, shape = line.key
-        tenants, num_gpus, rank = self._state.tenants, shape.num_gpus, self._rank
-        first = line.places[0]
-        head = rank_waiting(first, num_gpus, tenants, project, user)
+        rank, first = self._rank, line.places[0]
+        head = rank_in_line(line, first)
         if head[0] != rank[0]:
             return len(line.places) if head[0] < rank[0] else 0
         if head[1] == first[0]:
@@ -127,9 +125,5 @@ class Lineup:
         return bisect_left(  # some ask for more priority than their quota allows
             line.places,
             rank,
-            key=lambda place: rank_waiting(place, num_gpus, tenants, project, user),
+            key=lambda place: rank_in_line(line, place),
         )
-
-
-def _rank(state: State, place: Place, job: JobView) -> Rank:
-    return rank_waiting(place, job.shape.num_gpus, state.tenants, job.project, job.user)

@@ -27,6 +27,7 @@ class Estimate:
     Attributes:
         wall_ms: time on its places; of an attained-service queue its share of the boundary.
         key: static part of its rank, in 1/1024 octaves; smaller goes first.
+        bias: the part of the key that does not depend on what remains.
         is_known: whether it was measured, declared or remembered.
         changes_at_ms: when the key of a running job rises: it enters the next queue, outlives its
             history, or has had what it starved for. None when it only falls.
@@ -34,6 +35,7 @@ class Estimate:
 
     wall_ms: int
     key: int
+    bias: int
     is_known: bool = False
     changes_at_ms: int | None = None
 
@@ -68,6 +70,7 @@ def estimate(job: JobView, size: int, now_ms: int, policy: Policy) -> Estimate:
     return Estimate(
         wall_ms=wall_ms,
         key=count_octaves(service) + age,
+        bias=age,
         is_known=known_ms is not None,
         changes_at_ms=min(changes) if is_running else None,
     )

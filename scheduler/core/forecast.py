@@ -18,7 +18,7 @@ from scheduler.core.deltas import Delta, JobGone, JobSeen, Observed
 from scheduler.core.durations import Durations
 from scheduler.core.estimates import estimate, measure_size
 from scheduler.core.passing import Pass
-from scheduler.core.ranks import rank_waiting
+from scheduler.core.ranks import rank_entry, rank_waiting
 from scheduler.core.state import State
 from scheduler.core.states import JobState
 
@@ -75,17 +75,14 @@ def pick_relevant(
     size = measure_size(job.shape)
     known = estimate(job, size, now_ms, state.policy)
     place = (-job.priority, known.key, job.sequence, job.job_id)
-    rank = rank_waiting(place, job.shape.num_gpus, state.tenants, job.project, job.user)
+    rank = rank_waiting(place, job, state.tenants)
     picked, num_ahead = [], 0
     for entry in state.jobs.values():
         view = entry.view
         if view.pool != job.pool or view.job_id == job.job_id:
             continue
         if view.placement is None and view.claim is None:
-            theirs = rank_waiting(
-                entry.place, view.shape.num_gpus, state.tenants, view.project, view.user
-            )
-            if theirs > rank or view.is_held or view.waits_for:
+            if rank_entry(entry) > rank or view.is_held or view.waits_for:
                 continue
             num_ahead += 1
             if num_ahead > ahead_max:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Iterator
 
-from scheduler.core.cluster import NodeShare, NodeView, Shape
+from scheduler.core.cluster import NodeShare, NodeView, Placement, Shape
 from scheduler.core.resources import Resources, is_gpu_model
 
 
@@ -24,6 +24,7 @@ class Node:
             leaving for a claim.
         residents: job → GPUs it holds here, of jobs only.
         num_claims: claims that keep something here.
+        version: of all nodes, when a job last gave something back here, or came to stand lower.
     """
 
     __slots__ = (
@@ -37,11 +38,13 @@ class Node:
         "position",
         "residents",
         "taken",
+        "version",
         "view",
     )
 
     def __init__(self, view: NodeView) -> None:
         self.view = view
+        self.version = 0
         self.kind = _group_key(view)
         self.position = {index: at for at, index in enumerate(view.gpu_indices)}
         self.taken = [0] * len(view.gpu_indices)
@@ -85,7 +88,8 @@ class Nodes:
     def __init__(self) -> None:
         self.by_id: dict[str, Node] = {}
         self.groups: dict[str, dict[GroupKey, Group]] = {}
-        self.version = 0  # grows with every place that comes free
+        self.version = 0  # grows with all that may let somebody start
+        self.num_changes = 0  # grows with all that is given or returned
 
     def put(self, view: NodeView) -> Node:
         """Add a node, or change what is known of one; who is on it stays."""
@@ -97,7 +101,7 @@ class Nodes:
             self._unlist(old)
         self.by_id[view.node_id] = node
         self._list(node)
-        self.version += 1
+        self.mark(node)
         return node
 
     def remove(self, node_id: str) -> None:
@@ -105,6 +109,25 @@ class Nodes:
         node = self.by_id.pop(node_id, None)
         if node is not None:
             self._unlist(node)
+            self.num_changes += 1
+            self.version += 1
+
+    def mark(self, node: Node) -> None:
+        """Note that there may be more room on a node than a search has seen."""
+        self.num_changes += 1
+        self.version += 1
+        node.version = self.version
+
+    def mark_places(self, placement: Placement) -> None:
+        """The same for all nodes of a gang."""
+        for share in placement.shares:
+            node = self.by_id.get(share.node_id)
+            if node is not None:
+                self.mark(node)
+
+    def count_free(self, pool: str) -> int:
+        """Return how many GPUs of `pool` are free for new work."""
+        return sum(group.num_free for group in self.groups.get(pool, {}).values())
 
     def take(self, owner: str, share: NodeShare, per_worker: Resources, *, is_claim: bool) -> None:
         """Give places to a job, or keep them for one."""
@@ -115,7 +138,9 @@ class Nodes:
     ) -> None:
         """Take places from a job, or keep them no longer."""
         self._change(owner, share, per_worker, -1, is_claim=is_claim)
-        self.version += 1
+        node = self.by_id.get(share.node_id)
+        if node is not None:
+            self.mark(node)
 
     def mark_leaving(self, share: NodeShare, per_worker: Resources, sign: int) -> None:
         """Count what a job holds as on its way to a claim (1), or no longer so (-1)."""
@@ -144,6 +169,7 @@ class Nodes:
         node = self.by_id.get(share.node_id)
         if node is None:
             return  # it was removed under the job; its places went with it
+        self.num_changes += 1
         was_free = node.free_gpus
         for index in share.gpu_indices:
             at = node.position.get(index)
@@ -204,9 +230,20 @@ class Group:
         by_free: for each number of free GPUs the ids of the nodes that have it, sorted.
         num_free: free GPUs of all of them.
         capacity: the most of each that any has; they may differ in CPUs and memory.
+        looked: nodes worth a look for who needs room, as of `looked_changes` of all nodes.
     """
 
-    __slots__ = ("_sizes", "by_free", "capacity", "kind", "num_free", "num_nodes", "num_open")
+    __slots__ = (
+        "_sizes",
+        "by_free",
+        "capacity",
+        "kind",
+        "looked",
+        "looked_changes",
+        "num_free",
+        "num_nodes",
+        "num_open",
+    )
 
     def __init__(self, view: NodeView) -> None:
         self.capacity = view.capacity
@@ -216,6 +253,8 @@ class Group:
         self.num_free = 0
         self.num_nodes = 0
         self.num_open = 0
+        self.looked: list[Node] = []
+        self.looked_changes = -1
 
     def add(self, node: Node) -> None:
         """List a node that takes new work."""

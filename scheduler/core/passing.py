@@ -13,10 +13,10 @@ import heapq
 from scheduler.core.cluster import Claim, Placement
 from scheduler.core.decisions import Admit, Decision, Explain, Hold, Keep, Plan, Preempt, Start
 from scheduler.core.eligibility import find_cap, find_hold
-from scheduler.core.lines import Entry, Line
+from scheduler.core.lines import Entry, Kind, Line, Rank
 from scheduler.core.placement import place
-from scheduler.core.preemption import Eviction, Search, count_affordable, price_wait
-from scheduler.core.ranks import Rank, rank_waiting
+from scheduler.core.preemption import Eviction, Patience, Search, count_affordable, price_wait
+from scheduler.core.ranks import rank_entry, rank_in_line
 from scheduler.core.reasons import Reason
 from scheduler.core.reservation import Reserver
 from scheduler.core.state import State
@@ -34,8 +34,11 @@ class Pass:
         self._state, self._now_ms = state, now_ms
         self._decisions: list[Decision] = []
         self._num_explained = 0
-        self._failed: dict[tuple[str, object], int] = {}
-        self._no_room: dict[tuple[str, object], tuple[str, str]] = {}
+        self._failed: dict[Kind, int] = {}
+        self._hopeful: set[Kind] = set()
+        self._heap: list[tuple[Rank, Line]] = []
+        self._followers: dict[Kind, list[tuple[Rank, Line]]] = {}
+        self._no_room: dict[Kind, tuple[str, str]] = {}
         self._reserver = Reserver(state, now_ms, self._decisions)
 
     def run(self) -> Plan:
@@ -50,7 +53,7 @@ class Pass:
         self._reserver.finish()
         self._tell_more()
         wakeup_ms = state.find_next_timer()
-        if state.lines.alive or state.untold:
+        if state.lines.alive or state.freed or state.untold:
             wakeup_ms = self._now_ms + 1
         if wakeup_ms is not None:
             wakeup_ms = max(wakeup_ms, self._now_ms + 1)
@@ -69,9 +72,8 @@ class Pass:
                 state.unjudged[job_id] = None  # it may have been held since it got its claim
             if entry.view.is_waiting:
                 state.refresh(entry, self._now_ms)
-                line = state.find_line(entry)
-                if line is not None:
-                    state.lines.wake(line)
+                if entry.line is not None:
+                    state.lines.wake(entry.line)
                 else:
                     state.unjudged[job_id] = None
                 continue
@@ -173,103 +175,171 @@ class Pass:
 
     def _serve_lines(self) -> None:
         state = self._state
-        heap: list[tuple[Rank, int, Line]] = []
-        for number, line in enumerate(state.lines.alive.values()):
+        freed = self._lead_kinds()
+        heap = self._heap
+        for line in state.lines.alive.values():
             if line.places:
-                heap.append((self._rank(state.jobs[line.places[0][3]]), number, line))
+                heap.append((rank_in_line(line, line.places[0]), line))
         heapq.heapify(heap)
         while heap:
-            rank, number, line = heapq.heappop(heap)
+            rank, line = heapq.heappop(heap)
             if not line.places:
                 continue
-            entry = state.jobs[line.places[0][3]]
-            current = self._rank(entry)
+            current = rank_in_line(line, line.places[0])
             if current != rank:  # its project has got or lost places in this pass
-                heapq.heappush(heap, (current, number, line))
+                heapq.heappush(heap, (current, line))
                 continue
-            if self._try(entry, rank):
+            entry = state.jobs[line.places[0][3]]
+            if (
+                self._try(entry, line, rank)
+                or self._start_behind(line)
+                or self._try_behind(line, rank)
+            ):
                 if line.places:
-                    head = state.jobs[line.places[0][3]]
-                    heapq.heappush(heap, (self._rank(head), number, line))
+                    heapq.heappush(heap, (rank_in_line(line, line.places[0]), line))
+                self._go_on(line.kind)
                 continue
-            if self._start_behind(line) or self._try_behind(line):
-                heapq.heappush(heap, (self._rank(entry), number, line))
-                continue
-            state.lines.rest(line)
+            self._rest(entry, line, rank)
+        for pool in freed:
+            self._reserver.note_resting(pool)
             if state.explains:
-                self._explain(entry, line)
+                self._tell_kinds(pool)
 
-    def _rank(self, entry: Entry) -> Rank:
-        view = entry.view
-        return rank_waiting(
-            entry.place, view.shape.num_gpus, self._state.tenants, view.project, view.user
-        )
+    def _lead_kinds(self) -> list[str]:
+        """Look who may gain by what has come free: kind by kind, not line by line."""
+        state = self._state
+        freed, state.freed = sorted(state.freed), set()
+        for pool in freed:
+            for kind in state.lines.kinds.get(pool, {}).values():
+                if self._has_room(kind) or not self._is_settled(kind):
+                    followers = [
+                        (rank_in_line(line, line.places[0]), line)
+                        for line in kind.lines.values()
+                        if not (line.is_alive or line.is_capped)
+                    ]
+                    heapq.heapify(followers)
+                    self._followers[kind] = followers
+                    self._go_on(kind)
+                else:
+                    for line in kind.restless.values():
+                        state.lines.wake(line)
+        return freed
 
-    def _try(self, entry: Entry, rank: Rank) -> bool:
-        """Start a job or make room for it; False when it has to go on waiting."""
-        state, view = self._state, entry.view
-        cap = find_cap(view, state.tenants)
-        if cap is not None:
-            entry_line = state.find_line(entry)
-            if entry_line is not None:
-                entry_line.blocked = cap
+    def _go_on(self, kind: Kind) -> None:
+        """Let the next line of a kind try, after one that has not shown it to be in vain."""
+        followers = self._followers.get(kind)
+        if followers:
+            heapq.heappush(self._heap, heapq.heappop(followers))
+
+    def _has_room(self, kind: Kind) -> bool:
+        nodes = self._state.nodes
+        if kind.full_version == nodes.version:
             return False
-        if self._start_in_free_room(entry):
+        if place(kind.shape, kind.pool, nodes) is not None:
             return True
-        outcome = self._make_room(entry, rank)
-        if not outcome:
-            self._reserver.note_blocked(entry, rank)
-        return outcome
+        kind.full_version = nodes.version
+        return False
 
-    def _start_in_free_room(self, entry: Entry) -> bool:
-        state, view = self._state, entry.view
-        key = (view.pool, view.shape)
-        if state.full.get(key) == state.nodes.version:
+    def _is_settled(self, kind: Kind) -> bool:
+        """Whether what was found in vain still holds.
+
+        Keys of running jobs only fall while they run, and who starts takes room that was free to
+        the one that looked: neither makes victims.
+        """
+        state, known = self._state, kind.vain
+        if known is None or known.order_version != state.order_version:
             return False
-        allowed = self._reserver.find_allowed(entry)
-        found = place(view.shape, view.pool, state.nodes, allowed)
-        if found is None:
-            if allowed is None:
-                state.full[key] = state.nodes.version
-            else:
-                state.barred.add(view.pool)
+        if known.version == state.nodes.version:
+            return True
+        level = state.policy.evictions_max
+        search = Search(state, known.entry, known.rank, self._now_ms, level=level)
+        if search.may_gain(known):
+            kind.vain = None
+            if kind not in self._followers:
+                state.freed.add(kind.pool)  # its lines that are at rest have to look again
             return False
-        self._start(entry, found)
+        kind.vain = search.conclude()
         return True
 
-    def _make_room(self, entry: Entry, rank: Rank) -> bool:
-        state, view = self._state, entry.view
-        level = count_affordable(entry, self._now_ms, state.policy)
-        key = (view.pool, view.shape)
-        if self._failed.get(key, -1) >= level or self._is_hopeless(key, level, rank):
+    def _is_covered(self, kind: Kind, rank: Rank) -> bool:
+        """Whether one that stood no lower has looked in vain, and that still holds."""
+        return kind.vain is not None and rank >= kind.vain.rank and self._is_settled(kind)
+
+    def _rest(self, entry: Entry, line: Line, rank: Rank) -> None:
+        """Leave a line alone until there may be something in it for its head."""
+        kind = line.kind
+        is_barred = not line.is_capped and bool(self._reserver.find_closed(entry))
+        if is_barred:
+            self._state.barred.add(kind.pool)
+        if line.is_capped or (not is_barred and self._is_covered(kind, rank)):
+            kind.restless.pop(line.key, None)
+        else:
+            kind.restless[line.key] = line
+        self._state.lines.rest(line)
+        if self._state.explains:
+            self._explain(entry, line)
+        if line.is_capped or line.key in kind.restless or self._has_room(kind):
+            self._go_on(kind)
+
+    def _try(self, entry: Entry, line: Line, rank: Rank) -> bool:
+        """Start a job or make room for it; False when it has to go on waiting."""
+        line.is_capped = find_cap(entry.view, self._state.tenants) is not None
+        if line.is_capped:
+            return False
+        if self._start_in_free_room(entry, line.kind) or self._make_room(entry, line.kind, rank):
+            return True
+        self._reserver.note_blocked(entry, rank)
+        return False
+
+    def _start_in_free_room(self, entry: Entry, kind: Kind) -> bool:
+        nodes = self._state.nodes
+        if kind.full_version == nodes.version:
+            return False
+        allowed = self._reserver.find_allowed(entry)
+        found = place(kind.shape, kind.pool, nodes, allowed)
+        if found is not None:
+            self._start(entry, found)
+            return True
+        if allowed is None:
+            kind.full_version = nodes.version
+        return False
+
+    def _make_room(self, entry: Entry, kind: Kind, rank: Rank) -> bool:
+        state, policy, now_ms = self._state, self._state.policy, self._now_ms
+        if self._is_covered(kind, rank):
+            return False
+        level = count_affordable(entry, now_ms, policy)
+        if self._failed.get(kind, -1) >= level:
             self._set_retry(entry)
             return False
         allowed = self._reserver.find_allowed(entry)
-        found = Search(state, entry, rank, self._now_ms, allowed).find()
+        search = Search(state, entry, rank, now_ms, level=level, allowed=allowed)
+        found = search.find()
         if isinstance(found, Eviction):
             self._evict(entry, found)
             self._failed.clear()
             return True
         if allowed is None:
-            self._failed[key] = level
-            stamp = (state.nodes.version, state.order_version)
-            state.hopeless[key] = (stamp, level, rank)
+            self._failed[kind] = level
+            if self._is_vain(entry, kind, search, found):
+                return False
         if found.until_ms is not None:
-            state.set_timer(found.until_ms, view.job_id)
+            state.set_timer(found.until_ms, entry.job_id)
         return False
 
-    def _is_hopeless(self, key: tuple[str, object], level: int, rank: Rank) -> bool:
-        """Whether one that stood higher has looked in vain, and nothing has come free since.
-
-        Keys of running jobs only fall while they run, and who starts takes room that was free to
-        the one that looked: neither makes victims.
-        """
-        state = self._state
-        known = state.hopeless.get(key)
-        if known is None or state.tenants.has_guarantees or state.policy.exempt_ms:
+    def _is_vain(self, entry: Entry, kind: Kind, search: Search, found: Patience) -> bool:
+        """Whether no patience would have helped; then all that stand no higher need not look."""
+        state, level = self._state, self._state.policy.evictions_max
+        if state.policy.exempt_ms or kind in self._hopeful:
             return False
-        stamp = (state.nodes.version, state.order_version)
-        return known[0] == stamp and level <= known[1] and rank >= known[2]
+        if found.until_ms is not None and search.level < level:
+            search = Search(state, entry, search.rank, self._now_ms, level=level)
+            if search.may_gain(None):
+                self._hopeful.add(kind)
+                kind.vain = None
+                return False
+        kind.vain = search.conclude()
+        return True
 
     def _set_retry(self, entry: Entry) -> None:
         """Look again when waiting has paid for one more."""
@@ -300,13 +370,14 @@ class Pass:
                 return True
         return False
 
-    def _try_behind(self, line: Line) -> bool:
+    def _try_behind(self, line: Line, rank: Rank) -> bool:
         """Let one of the next few make room that its head has not waited long enough for."""
         state, policy, now_ms = self._state, self._state.policy, self._now_ms
         if len(line.places) == 1:
             return False
         head = state.jobs[line.places[0][3]]
-        if self._failed.get((head.view.pool, head.view.shape), -1) >= policy.evictions_max:
+        kind = line.kind
+        if self._failed.get(kind, -1) >= policy.evictions_max or self._is_covered(kind, rank):
             return False
         level = count_affordable(head, now_ms, policy)
         for _, _, _, job_id in line.places[1:_BEHIND_MAX]:
@@ -317,7 +388,7 @@ class Pass:
                 continue
             level = count_affordable(entry, now_ms, policy)
             if find_cap(entry.view, state.tenants) is None and self._make_room(
-                entry, self._rank(entry)
+                entry, kind, rank_entry(entry)
             ):
                 return True
         return False
@@ -396,10 +467,23 @@ class Pass:
         """Say why the head waits, and that those behind it wait behind others."""
         state = self._state
         cap = find_cap(entry.view, state.tenants)
-        line.blocked = cap or self._describe_no_room(entry)
+        line.blocked = cap or self._describe_no_room(entry, line.kind)
         if entry.view.reason != line.blocked[0]:
             self._say(entry, *line.blocked)
         self._tell_those_behind(line)
+
+    def _tell_kinds(self, pool: str) -> None:
+        """Tell those whom nothing has woken what is in the way now, if it is something else."""
+        for kind in self._state.lines.kinds.get(pool, {}).values():
+            head = next((one for one in kind.lines.values() if not one.is_capped), None)
+            if head is None:
+                continue
+            told = kind.told
+            self._describe_no_room(self._state.jobs[head.places[0][3]], kind)
+            if kind.told != told:
+                for line in kind.lines.values():
+                    if not line.is_capped:
+                        self._explain(self._state.jobs[line.places[0][3]], line)
 
     def _tell_those_behind(self, line: Line) -> None:
         behind, line.unexplained = line.unexplained, []
@@ -412,7 +496,7 @@ class Pass:
                 self._state.untold[line.key] = None
                 break
             other = self._state.jobs.get(job_id)
-            if other is None or job_id == head or self._state.find_line(other) is not line:
+            if other is None or job_id == head or other.line is not line:
                 continue  # it is gone, or held, or in another line by now
             if other.view.reason != Reason.HIGHER_PRIORITY_AHEAD:
                 message = f"waits in line behind {head}, which waits itself"
@@ -427,11 +511,11 @@ class Pass:
             if line is not None:
                 self._tell_those_behind(line)
 
-    def _describe_no_room(self, entry: Entry) -> tuple[str, str]:
-        key = (entry.view.pool, entry.view.shape)
-        known = self._no_room.get(key)
+    def _describe_no_room(self, entry: Entry, kind: Kind) -> tuple[str, str]:
+        known = self._no_room.get(kind)
         if known is None:
-            known = self._no_room[key] = describe_no_room(entry.view, self._state)
+            known = self._no_room[kind] = describe_no_room(entry.view, self._state)
+            kind.told = known[0]
         return known
 
     def _say(self, entry: Entry, reason: str, message: str) -> None:

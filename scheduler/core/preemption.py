@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from itertools import islice
 
 from scheduler.core.cluster import NodeShare, Placement
-from scheduler.core.lines import Entry
+from scheduler.core.lines import Entry, Rank, Vain
 from scheduler.core.nodes import Group, Node
 from scheduler.core.octaves import OCTAVE, scale
 from scheduler.core.placement import Allowed, count_per_node, find_homes, split
 from scheduler.core.policy import Policy
-from scheduler.core.ranks import Rank, outranks, rank_running
+from scheduler.core.ranks import limit_priority, would_be_borrowed
 from scheduler.core.state import State
 
 
@@ -70,7 +70,12 @@ def count_affordable(entry: Entry, now_ms: int, policy: Policy) -> int:
 
 
 class Search:
-    """One search for room, for one job."""
+    """One search for room, for one job.
+
+    Args:
+        allowed: nodes that are not guaranteed to others; None: all.
+        level: it looks at victims that were evicted less often than this.
+    """
 
     def __init__(
         self,
@@ -78,21 +83,26 @@ class Search:
         entry: Entry,
         rank: Rank,
         now_ms: int,
+        *,
+        level: int,
         allowed: Allowed | None = None,
     ) -> None:
-        self._allowed = allowed  # nodes that are not guaranteed to others; None: all
-        self._state, self._entry, self._rank, self._now_ms = state, entry, rank, now_ms
+        self.rank, self.level = rank, level
+        self._allowed = allowed
+        self._state, self._entry, self._now_ms = state, entry, now_ms
         self._shape = entry.view.shape
         self._retry_ms: int | None = None
         self._judged: dict[str, tuple[bool, bool]] = {}
         self._too_dear: set[int] = set()  # evictions of victims that it has not waited for yet
-        policy = state.policy
-        self._margin = policy.margin
-        self._level = count_affordable(entry, now_ms, policy)
+        self._margin = state.policy.margin
+        self._num_free = state.nodes.count_free(entry.view.pool)
+        self._seen: set[str] = set()
+        self._able: set[str] = set()
+        self._lacks: dict[str, int] = {}
 
     def find(self) -> Eviction | Patience:
         """Return the cheapest room, or when there may be some."""
-        if self._level == 0 and not self._may_find_a_class_below():
+        if self.level == 0 and not self._may_find_a_class_below():
             return Patience(until_ms=self._price_until(0))
         best: Eviction | None = None
         groups = self._state.nodes.find_groups(self._entry.view.pool, self._shape)
@@ -109,60 +119,136 @@ class Search:
             self._wait_until(self._price_until(min(self._too_dear)))
         return best or Patience(until_ms=self._retry_ms)
 
+    def conclude(self) -> Vain:
+        """Return what is known after a search at the highest level that found nothing."""
+        state = self._state
+        return Vain(
+            entry=self._entry,
+            rank=self.rank,
+            order_version=state.order_version,
+            version=state.nodes.version,
+            node_ids=frozenset(self._seen),
+            able=frozenset(self._able),
+            lacks=self._lacks,
+        )
+
+    def may_gain(self, vain: Vain | None) -> bool:
+        """Whether a search could find something, or more than `vain` did; a look costs little."""
+        state, pool = self._state, self._entry.view.pool
+        has_changed, needed = vain is None, 1 << 30
+        groups = state.nodes.find_groups(pool, self._shape)
+        for group in find_homes(self._shape, groups):
+            per_node = count_per_node(self._shape, group.capacity)
+            whole, rest = split(self._shape, per_node)
+            needed = min(needed, whole + (rest > 0))
+            for node in self._find_worth_a_look(group):
+                if vain is not None and vain.knows(node):
+                    self._recall(node.view.node_id, vain)
+                elif self._may_yield(node, per_node if whole else rest):
+                    has_changed = True
+                    if vain is None and len(self._able) >= needed:
+                        return True
+                else:
+                    has_changed |= node.view.node_id in self._lacks
+        if not has_changed and (self._lacks or self._able) and vain is not None:
+            # Somebody could move, if there is a home that was not there before.
+            has_changed = any(
+                state.nodes.by_id[node_id].version > vain.version
+                for group in state.nodes.groups.get(pool, {}).values()
+                for node_id in group.iter_fullest(1)
+            )
+        return has_changed and len(self._able) + self._count_movable() >= needed
+
+    def _recall(self, node_id: str, vain: Vain) -> None:
+        if node_id in vain.able:
+            self._able.add(node_id)
+        elif (lacking := vain.lacks.get(node_id)) is not None:
+            self._lacks[node_id] = lacking
+
+    def _count_movable(self) -> int:
+        """On how many nodes more there were enough if as many could move as there are homes."""
+        homes, count = self._num_free, 0
+        for lacking in sorted(self._lacks.values()):
+            homes -= lacking
+            if homes < 0:
+                break
+            count += 1
+        return count
+
     def _candidates(self, group: Group, num_workers: int) -> list[Node]:
-        """Nodes worth a look: where the worst-ranked run, and the emptiest; with enough to give."""
-        state, policy = self._state, self._state.policy
-        nodes = state.nodes.by_id
+        """Nodes worth a look that have enough to give."""
+        return [
+            node for node in self._find_worth_a_look(group) if self._may_yield(node, num_workers)
+        ]
+
+    def _find_worth_a_look(self, group: Group) -> list[Node]:
+        """Return where the worst-ranked run, and the emptiest nodes."""
+        nodes, allowed = self._state.nodes, self._allowed
+        if group.looked_changes != nodes.num_changes:
+            group.looked_changes = nodes.num_changes
+            group.looked = self._look_anew(group)
+        self._seen.update(node.view.node_id for node in group.looked)
+        if allowed is None:
+            return group.looked
+        return [node for node in group.looked if allowed(node.view.node_id)]
+
+    def _look_anew(self, group: Group) -> list[Node]:
+        state, policy, pool = self._state, self._state.policy, self._entry.view.pool
         seen: dict[str, None] = {}
         if group.num_open > policy.nodes_max:
-            for worst in state.running.get(self._entry.view.pool, ())[: policy.victims_max]:
+            for worst in state.running.get(pool, ())[: policy.victims_max]:
                 placement = state.jobs[worst[3]].view.placement
                 for share in () if placement is None else placement.shares:
                     seen[share.node_id] = None
         for node_id in islice(group.iter_emptiest(), policy.nodes_max):
             seen[node_id] = None
-        wanted = num_workers * self._shape.per_worker.num_gpus
-        groups = state.nodes.groups[self._entry.view.pool].values()
-        num_free = sum(one.num_free for one in groups)
         found = []
         for node_id in seen:
-            node = nodes.get(node_id)
+            node = state.nodes.by_id.get(node_id)
             if node is None or node.num_claims or node.kind != group.kind:
                 continue
-            if not node.view.is_schedulable or node.view.pool != self._entry.view.pool:
-                continue
-            if self._allowed is not None and not self._allowed(node_id):
-                continue
-            homes = num_free - node.free_gpus
-            if node.free_gpus + self._count_yielding(node, homes) >= wanted:
+            if node.view.is_schedulable and node.view.pool == pool:
                 found.append(node)
         return found
 
-    def _count_yielding(self, node: Node, homes: int) -> int:
-        """GPUs of those who could be asked to go, or to move; a bound that costs little.
+    def _may_yield(self, node: Node, num_workers: int) -> bool:
+        """Whether a node has the GPUs, of those who could be asked to go or to move."""
+        wanted = num_workers * self._shape.per_worker.num_gpus
+        going, moving = self._count_yielding(node)
+        homes = self._num_free - node.free_gpus
+        is_enough = node.free_gpus + going + min(moving, homes) >= wanted
+        if is_enough:
+            self._able.add(node.view.node_id)
+        elif node.free_gpus + going + moving >= wanted:
+            self._lacks[node.view.node_id] = wanted - going - node.free_gpus
+        return is_enough
 
-        Args:
-            homes: free GPUs on other nodes, for those who move.
-        """
+    def _count_yielding(self, node: Node) -> tuple[int, int]:
+        """GPUs of those who could be asked to go, and of the others who could move; at most."""
         jobs, now_ms, mine = self._state.jobs, self._now_ms, self._entry.size
-        floor, priority = self._rank[2] + self._margin, self._rank[1]
-        is_plain = not self._state.tenants.has_guarantees
-        level, retry = self._level, self._too_dear
+        floor, priority = self.rank[2] + self._margin, self.rank[1]
+        level, retry = self.level, self._too_dear
         going = moving = 0
+        is_plain = not self._state.tenants.has_guarantees
         for job_id, num_gpus in node.residents.items():
             entry = jobs[job_id]
             if entry.is_fixed:
                 continue
             if entry.stale_ms <= now_ms:
                 self._state.look_at(entry, now_ms)
-            if not is_plain or entry.place[0] != priority or entry.key + entry.price > floor:
-                if entry.view.evictions < level or not is_plain or entry.place[0] > priority:
+            if is_plain and entry.place[0] == priority:
+                is_outranked, is_above = entry.key + entry.price > floor, False
+            else:
+                is_outranked = self._is_outranked(entry)
+                is_above = is_outranked and self._is_of_a_class_above(entry)
+            if is_outranked:
+                if is_above or entry.view.evictions < level:
                     going += num_gpus
                     continue
                 retry.add(entry.view.evictions)
             if entry.size < mine:
                 moving += num_gpus
-        return going + min(moving, homes)
+        return going, moving
 
     def _find_on_one(self, group: Group, num_workers: int) -> Eviction | None:
         best: tuple[int, str, list[str], list[tuple[str, Placement]]] | None = None
@@ -326,7 +412,7 @@ class Search:
         if victim.stale_ms <= self._now_ms:
             state.look_at(victim, self._now_ms)
         may_evict = self._is_outranked(victim)
-        if may_evict and evictions >= self._level and not self._is_of_a_class_above(victim):
+        if may_evict and evictions >= self.level and not self._is_of_a_class_above(victim):
             self._wait_until(self._price_until(evictions))
             may_evict = False
         may_move = (
@@ -343,15 +429,16 @@ class Search:
         running = self._state.running.get(self._entry.view.pool)
         if not running:
             return False
-        return self._state.tenants.has_guarantees or running[0][0] < -self._rank[1]
+        return self._state.tenants.has_guarantees or running[0][0] < -self.rank[1]
 
     def _is_of_a_class_above(self, victim: Entry) -> bool:
         """Whether quota or priority decide: then nobody has to wait for it to pay."""
-        view, tenants = victim.view, self._state.tenants
-        theirs = rank_running(victim.place, view.shape.num_gpus, tenants, view.project, view.user)
-        if view.project != self._entry.view.project and self._rank[0] != theirs[0]:
-            return self._rank[0] < theirs[0]
-        return self._rank[1] < theirs[1]
+        rank, entry = self.rank, self._entry
+        if victim.tenant is not entry.tenant and self._state.tenants.has_guarantees:
+            is_borrowed = would_be_borrowed(victim.tenant, victim.num_gpus)
+            if rank[0] != is_borrowed:
+                return rank[0] < is_borrowed
+        return rank[1] < limit_priority(victim.place, victim.tenant)
 
     def _fills(self, share: NodeShare) -> bool:
         """Whether a job has a node to itself: to move it would empty one node and fill another."""
@@ -384,16 +471,17 @@ class Search:
         return self._is_outranked(victim, together)
 
     def _is_outranked(self, victim: Entry, num_going: int | None = None) -> bool:
-        state, view, rank = self._state, victim.view, self._rank
-        tenants = state.tenants
-        if not tenants.has_guarantees and victim.place[0] == rank[1]:
-            # The common case, of which there are a hundred in each search.
-            return rank[2] + self._margin < victim.key + victim.price
-        place = (victim.place[0], victim.key, *victim.place[2:])
-        num_gpus = view.shape.num_gpus if num_going is None else num_going
-        theirs = rank_running(place, num_gpus, tenants, view.project, view.user)
-        is_same_project = view.project == self._entry.view.project
-        return outranks(rank, theirs, self._margin, is_same_project=is_same_project)
+        """What `outranks` says of the job and `victim`, without a rank for each victim."""
+        rank, entry = self.rank, self._entry
+        if victim.tenant is not entry.tenant and self._state.tenants.has_guarantees:
+            num_gpus = victim.num_gpus if num_going is None else num_going
+            is_borrowed = would_be_borrowed(victim.tenant, num_gpus)
+            if rank[0] != is_borrowed:
+                return rank[0] < is_borrowed
+        priority = limit_priority(victim.place, victim.tenant)
+        if rank[1] != priority:
+            return rank[1] < priority
+        return rank[2] + self._margin < victim.key + victim.price
 
     def _price(self, job_id: str) -> int:
         """What is lost if it goes: thousandths of a GPU times ms, more for each earlier eviction.
@@ -405,7 +493,7 @@ class Search:
         saved_ms = max(view.started_ms, view.saved_ms or 0)
         lost_ms = max(0, self._now_ms - saved_ms) + self._state.policy.restart_ms
         lost = victim.size * lost_ms * (1 + view.evictions)
-        gap = victim.key + victim.price - self._rank[2]
+        gap = victim.key + victim.price - self.rank[2]
         return scale(lost << _GAP_BITS, -max(0, min(gap, _GAP_MAX)) // 2)
 
     def _price_until(self, evictions: int) -> int:

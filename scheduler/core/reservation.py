@@ -12,11 +12,11 @@ import dataclasses
 
 from scheduler.core.cluster import JobView, Reservation
 from scheduler.core.decisions import Decision, Reserve
-from scheduler.core.lines import Entry
+from scheduler.core.lines import Entry, Rank
 from scheduler.core.nodes import Node
 from scheduler.core.placement import Allowed, count_per_node, find_homes, split
 from scheduler.core.preemption import price_wait
-from scheduler.core.ranks import Rank, outranks, rank_running, rank_waiting
+from scheduler.core.ranks import outranks, rank_entry, rank_in_line, rank_running
 from scheduler.core.state import State
 
 _LOOK_MS = 600_000
@@ -28,6 +28,7 @@ class Reserver:
     def __init__(self, state: State, now_ms: int, decisions: list[Decision]) -> None:
         self._state, self._now_ms, self._decisions = state, now_ms, decisions
         self._first: dict[tuple[str, int], tuple[Rank, str]] = {}
+        self._searched: list[tuple[str, int]] = []
 
     def find_allowed(self, entry: Entry) -> Allowed | None:
         """Return which nodes a job may use beside the guarantees of others; None: all."""
@@ -41,13 +42,13 @@ class Reserver:
             return set()
         if view.is_preemptible and view.evictions < state.policy.evictions_max:
             return set()  # whoever holds the guarantee goes first, and may ask it to go
-        mine = self._rank(entry)
+        mine = rank_entry(entry)
         closed: set[str] = set()
         for job_id, reservation in state.reservations.items():
             holder = state.jobs[job_id]
             if job_id == view.job_id or holder.view.pool != view.pool:
                 continue
-            if self._rank(holder) < mine and not self._ends_by(view, reservation.start_ms):
+            if rank_entry(holder) < mine and not self._ends_by(view, reservation.start_ms):
                 closed.update(reservation.node_ids)
         return closed
 
@@ -73,31 +74,51 @@ class Reserver:
                 if known is not None and known.view.is_waiting and self._still_first(known, rank):
                     continue
                 if known is not None and known.view.reservation is not None:
-                    is_passed = self._rank(known) > rank
+                    is_passed = rank_entry(known) > rank
                     self._reserve(known, None, "HigherPriority" if is_passed else "NotFirst")
             state.holders[tier] = job_id
             entry = state.jobs.get(job_id)
-            if entry is not None and entry.view.is_waiting and entry.view.claim is None:
+            if entry is not None and entry.line is not None:
+                entry.line.kind.restless[entry.line.key] = entry.line
                 self._look(entry, rank)
+        for tier in self._searched:
+            state.firsts[tier] = self._rank_holder(tier)
 
     def _find_holders(self) -> None:
         """Know again, in a state that is built anew, whose guarantees those are that were given."""
         state = self._state
         for job_id in sorted(state.reservations.keys() - set(state.holders.values())):
             entry = state.jobs[job_id]
-            tier = (entry.view.pool, self._rank(entry)[0])
+            tier = (entry.view.pool, rank_entry(entry)[0])
             known = state.jobs.get(state.holders.get(tier, ""))
             if known is None or known.view.reservation is None:
                 state.holders[tier] = job_id
             else:
                 self._reserve(entry, None, "NotFirst")
 
-    def _still_first(self, holder: Entry, rank: Rank) -> bool:
-        return self._rank(holder) < rank and self._state.find_line(holder) is not None
+    def note_resting(self, pool: str) -> None:
+        """Remember the first of those that nothing has woken; what came free was not for them.
 
-    def _rank(self, entry: Entry) -> Rank:
-        view, tenants = entry.view, self._state.tenants
-        return rank_waiting(entry.place, view.shape.num_gpus, tenants, view.project, view.user)
+        Nothing is to be found where the holders are known to be the first and stand as they did:
+        who has come since was woken, and looked at.
+        """
+        state, tiers = self._state, ((pool, 0), (pool, 1))
+        if all(
+            tier in state.firsts and state.firsts[tier] == self._rank_holder(tier) for tier in tiers
+        ):
+            return
+        self._searched += tiers
+        for line in state.lines.by_pool.get(pool, {}).values():
+            if not line.is_capped:
+                rank = rank_in_line(line, line.places[0])
+                self.note_blocked(state.jobs[rank[4]], rank)
+
+    def _rank_holder(self, tier: tuple[str, int]) -> Rank | None:
+        holder = self._state.jobs.get(self._state.holders.get(tier, ""))
+        return None if holder is None or holder.line is None else rank_entry(holder)
+
+    def _still_first(self, holder: Entry, rank: Rank) -> bool:
+        return holder.line is not None and rank_entry(holder) < rank
 
     def _look(self, entry: Entry, rank: Rank) -> None:
         """Work out when the job can start, at most every ten minutes.
@@ -200,9 +221,7 @@ class Reserver:
         leave_ms = view.grace_ms + policy.claim_extra_ms
         if view.stop_reason is not None:
             return self._now_ms + leave_ms
-        theirs = rank_running(
-            other.place, view.shape.num_gpus, state.tenants, view.project, view.user
-        )
+        theirs = rank_running(other, key=other.place[1], num_gpus=view.shape.num_gpus)
         if (
             view.is_preemptible
             and view.evictions < policy.evictions_max

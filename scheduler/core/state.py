@@ -34,13 +34,12 @@ from scheduler.core.estimates import (
     find_deadline,
     measure_size,
 )
-from scheduler.core.lines import Entry, Line, LineKey, Lines, Place
+from scheduler.core.lines import Entry, LineKey, Lines, Place, Rank
 from scheduler.core.nodes import Nodes
 from scheduler.core.octaves import count_octaves
 from scheduler.core.policy import DEFAULT_POLICY, Policy
-from scheduler.core.ranks import Rank
 from scheduler.core.reasons import Reason
-from scheduler.core.tenants import Tenants
+from scheduler.core.tenants import Tenant, Tenants
 
 _STAYING = (None, Reason.MIGRATING)
 _GONE_MAX = 10_000
@@ -57,12 +56,11 @@ class State:
         running: per pool the jobs that hold places and were not asked to stop, worst first.
         unjudged: jobs of which the next pass has to see whether they may start at all.
         claimants, reservations: jobs that places are kept for, and guarantees, by job.
-        full: for each pool and shape the version of the nodes at which no place was free.
-        hopeless: for each pool and shape (versions of nodes and order, evictions that were
-            affordable, rank) of the last search for room that found none.
-        order_version: grows when a running job may have come to stand lower.
+        freed: pools in which something came free, or somebody came to stand lower.
+        order_version: grows when who outranks whom may have changed everywhere.
         holders: per pool and tier the first job that found no place.
-        barred: pools in which a guarantee has kept somebody off free places.
+        firsts: the rank of each holder, None without one, when all were last compared with it.
+        barred: pools in which a guarantee keeps somebody off some nodes.
         untold: lines in which somebody does not say yet why it waits.
         looked_ms: when the guarantee of a job was last worked out.
         durations: how long jobs that have ended took.
@@ -81,10 +79,10 @@ class State:
         self.unjudged: dict[str, None] = {}
         self.claimants: dict[str, None] = {}
         self.reservations: dict[str, Reservation] = {}
-        self.full: dict[tuple[str, object], int] = {}
-        self.hopeless: dict[tuple[str, object], tuple[tuple[int, int], int, Rank]] = {}
+        self.freed: set[str] = set()
         self.order_version = 0
         self.holders: dict[tuple[str, int], str] = {}
+        self.firsts: dict[tuple[str, int], Rank | None] = {}
         self.barred: set[str] = set()
         self.untold: dict[LineKey, None] = {}
         self.looked_ms: dict[str, int] = {}
@@ -94,7 +92,8 @@ class State:
         self._gone: dict[str, int] = {}  # the versions of the last that went, oldest first
         self._timers: list[tuple[int, str]] = []
         self._timers_set: set[tuple[int, str]] = set()
-        self._listed: set[str] = set()
+        self._holding: dict[str, dict[str, Entry]] = {}  # who holds places, by project
+        self._largest = 0
         self._usage: tuple[UsageView, ...] = ()
         self._quotas: tuple[QuotaView, ...] = ()
 
@@ -136,21 +135,26 @@ class State:
 
     def put_job(self, view: JobView, now_ms: int) -> Entry:
         """Add a job or replace what is known of it."""
+        tenant, member = self.tenants.get_both(view.project, view.user)
+        num_before = tenant.num_staying
         old = self.jobs.get(view.job_id)
         if old is not None:
             if old.view == view or self._update(old, view, now_ms):
                 return old
             self._take_out(old, now_ms)
             if _frees(old.view, view):
-                self._wake_for_room(old.view.pool)
+                self._wake_for_room(old.view)
         size = measure_size(view.shape)
         known = estimate(view, size, now_ms, self.policy)
         place = (-view.priority, known.key, view.sequence, view.job_id)
         entry = self.jobs[view.job_id] = Entry(
             view=view,
             size=size,
+            num_gpus=view.shape.num_gpus,
             estimate=known,
             place=place,
+            tenant=tenant,
+            member=member,
             key=known.key,
             price=self.tenants.get_overshare(view.project, view.user),
             is_fixed=self._is_fixed(view),
@@ -170,6 +174,7 @@ class State:
             self._watch_starving(view, size, now_ms)
         else:
             self._put_running(entry, now_ms)
+            self._note_growth(tenant, num_before)
         return entry
 
     def remove_job(self, job_id: str, now_ms: int) -> None:
@@ -179,14 +184,31 @@ class State:
             return
         self._take_out(entry, now_ms)
         if entry.view.placement is not None or entry.view.claim is not None:
-            self._wake_for_room(entry.view.pool)
+            self._wake_for_room(entry.view)
 
-    def _wake_for_room(self, pool: str) -> None:
-        """Something came free in `pool`; what counts against a quota counts in every pool."""
+    def _wake_for_room(self, view: JobView) -> None:
+        """A job has given something back; what counts against a quota counts in every pool."""
+        self.freed.add(view.pool)
         if self._quotas:
-            self.lines.wake_all()
-        else:
-            self.lines.wake_pool(pool)
+            self.lines.wake_project(view.project)
+
+    def _lower(self, entry: Entry) -> None:
+        """A running job has come to stand lower: others may now stand above it."""
+        if entry.view.placement is not None:
+            self.nodes.mark_places(entry.view.placement)
+            self.freed.add(entry.view.pool)
+
+    def _note_growth(self, tenant: Tenant, num_before: int) -> None:
+        """What a project has got beyond what is guaranteed may now be taken from it.
+
+        Whoever goes leaves it with less: far above the guarantee one more makes no difference.
+        """
+        guaranteed = tenant.quota.guaranteed_gpus
+        if not guaranteed or not num_before < tenant.num_staying > guaranteed:
+            return
+        if num_before < guaranteed + 2 * self._largest:
+            for entry in self._holding[tenant.quota.project].values():
+                self._lower(entry)
 
     def _take_out(self, entry: Entry, now_ms: int) -> None:
         job_id, view = entry.job_id, entry.view
@@ -208,32 +230,22 @@ class State:
     def _drop_reservation(self, view: JobView) -> None:
         if self.reservations.pop(view.job_id, None) is not None and view.pool in self.barred:
             self.barred.discard(view.pool)
-            self.lines.wake_pool(view.pool)
+            self.freed.add(view.pool)
 
     def list_waiting(self, entry: Entry) -> None:
         """Put a job that may start into its line."""
-        job_id = entry.job_id
-        if job_id in self._listed:
+        if entry.line is not None:
             return
-        self._listed.add(job_id)
         line = self.lines.add(entry)
         self.tenants.wait(entry.view.project, entry.view.user, 1)
         if self.explains:
-            line.unexplained.append(job_id)
+            line.unexplained.append(entry.job_id)
 
     def unlist(self, entry: Entry) -> None:
         """Take a job out of its line."""
-        if entry.job_id in self._listed:
-            self._listed.discard(entry.job_id)
+        if entry.line is not None:
             self.lines.discard(entry)
             self.tenants.wait(entry.view.project, entry.view.user, -1)
-
-    def find_line(self, entry: Entry) -> Line | None:
-        """Return the line that a waiting job stands in, None when it stands in none."""
-        if entry.job_id not in self._listed:
-            return None
-        view = entry.view
-        return self.lines.by_key.get((view.pool, view.project, view.user, view.queue, view.shape))
 
     def set_timer(self, at_ms: int, job_id: str) -> None:
         """Let the job be looked at again at `at_ms`."""
@@ -266,7 +278,7 @@ class State:
         known = estimate(entry.view, entry.size, now_ms, self.policy)
         if known.key == entry.place[1]:
             return
-        is_listed = self.find_line(entry) is not None
+        is_listed = entry.line is not None
         self.unlist(entry)
         entry.estimate, entry.key = known, known.key
         entry.place = (entry.place[0], known.key, *entry.place[2:])
@@ -284,21 +296,23 @@ class State:
         running = self.running[entry.view.pool]
         self._drop(running, entry.place)
         entry.estimate = estimate(entry.view, entry.size, now_ms, self.policy)
-        entry.key = entry.estimate.key
-        is_worse = entry.key > entry.place[1]
-        entry.place = (*entry.place[:1], entry.key, *entry.place[2:])
+        key = entry.key
+        self.look_at(entry, now_ms)
+        entry.place = (*entry.place[:1], entry.estimate.key, *entry.place[2:])
         insort(running, _worst_first(entry.place))
+        self.nodes.num_changes += 1  # another one may be among the worst now
         if entry.estimate.changes_at_ms is not None:
             self.set_timer(entry.estimate.changes_at_ms, entry.job_id)
-        if is_worse:
-            self.order_version += 1
-            self.lines.wake_pool(entry.view.pool)  # somebody may now stand above it
+        if entry.key > key:
+            self._lower(entry)
 
     def reprice(self) -> None:
         """Pass new prices on to those who run, and let every line look again."""
         self.order_version += 1
-        for entry in self.jobs.values():
-            entry.price = self.tenants.get_overshare(entry.view.project, entry.view.user)
+        for running in self.running.values():
+            for place in running:
+                entry = self.jobs[place[3]]
+                entry.price = self.tenants.get_overshare(entry.view.project, entry.view.user)
         self.lines.wake_all()
 
     def _is_fixed(self, view: JobView) -> bool:
@@ -319,8 +333,7 @@ class State:
         # the key stays as it is, so that it does not matter when somebody last looked.
         step_ms = 1 << max(0, known.wall_ms.bit_length() - 7)
         rounded_ms = known.wall_ms // step_ms * step_ms
-        entry.key += count_octaves(rounded_ms * entry.size)
-        entry.key -= count_octaves(known.wall_ms * entry.size)
+        entry.key = known.bias + count_octaves(rounded_ms * entry.size)
         entry.stale_ms = now_ms + known.wall_ms - rounded_ms + 1
         if known.changes_at_ms is not None:
             entry.stale_ms = min(entry.stale_ms, known.changes_at_ms)
@@ -371,14 +384,14 @@ class State:
                 self.set_timer(view.reservation.start_ms, view.job_id)
         entry.view = view
         entry.stale_ms = 0
-        is_fixed = self._is_fixed(view)
-        self.order_version += is_fixed != entry.is_fixed
-        entry.is_fixed = is_fixed
+        was_fixed, entry.is_fixed = entry.is_fixed, self._is_fixed(view)
+        if was_fixed and not entry.is_fixed:
+            self._lower(entry)
         if view.placement is None:
             self._watch_starving(view, entry.size, now_ms)
-            if view.job_id not in self._listed:
+            if entry.line is None:
                 self.unjudged[view.job_id] = None
-        elif view.stop_reason is None and known.key != entry.place[1]:
+        elif view.stop_reason is None and not known.key == entry.place[1] <= entry.key:
             self.rerank(entry, now_ms)
         return True
 
@@ -387,6 +400,8 @@ class State:
         placement = view.placement
         if placement is None:
             return
+        self._holding.setdefault(view.project, {})[view.job_id] = entry
+        self._largest = max(self._largest, view.shape.num_gpus)
         for share in placement.shares:
             self.nodes.take(view.job_id, share, view.shape.per_worker, is_claim=False)
         if view.stop_reason in LEAVING:
@@ -405,6 +420,7 @@ class State:
         placement = view.placement
         if placement is None:
             return
+        del self._holding[view.project][view.job_id]
         for share in placement.shares:
             self.nodes.give_back(view.job_id, share, view.shape.per_worker, is_claim=False)
         if view.stop_reason in LEAVING:
@@ -431,7 +447,7 @@ class State:
         if old is None or old.residents or old.num_claims:
             self._reseat(view.node_id)
         self._capacity = None
-        self.full.clear()
+        self.order_version += 1
         self.lines.wake_all()
 
     def _reseat(self, node_id: str) -> None:
@@ -451,6 +467,7 @@ class State:
     def _remove_node(self, node_id: str) -> None:
         self.nodes.remove(node_id)
         self._capacity = None
+        self.order_version += 1
         self.lines.wake_all()
 
     def _set_rules(self, rules: RulesSeen, now_ms: int, *, is_all_new: bool = False) -> None:
@@ -463,6 +480,7 @@ class State:
         if rules.quotas != self._quotas:
             self._quotas = rules.quotas
             self.tenants.set_quotas(rules.quotas)
+            self.order_version += 1
             self.lines.wake_all()
         if is_all_new or rules.usage != self._usage:
             self._usage = rules.usage

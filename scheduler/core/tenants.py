@@ -61,6 +61,11 @@ class Tenant:
         """Whether it takes part in the sharing."""
         return self.size > 0 or self.num_waiting > 0
 
+    @property
+    def num_staying(self) -> int:
+        """GPUs that its jobs hold and were not asked to give back."""
+        return self.num_gpus - self.num_leaving
+
     def accrue(self, now_ms: int, half_life_ms: int) -> None:
         """Bring usage up to `now_ms`."""
         elapsed_ms = now_ms - self.as_of_ms
@@ -104,6 +109,10 @@ class Tenants:
             found = self.by_key[key] = Tenant(quota)
             found.overshare = self._frozen.get(key, 0)
         return found
+
+    def get_both(self, project: str, user: str) -> tuple[Tenant, Tenant | None]:
+        """Return a project and its user, None where nobody said who."""
+        return self.get(project), self.get(project, user) if user else None
 
     def change(self, project: str, user: str, size: int, num_gpus: int, now_ms: int) -> None:
         """Note that jobs of a user have got places, or with negative numbers lost them."""
@@ -196,9 +205,9 @@ class Tenants:
         return capacity * spend(200 * self._policy.half_life_ms, self._policy.half_life_ms)
 
     def _price(self, usage: int, fair: int) -> int:
-        over = count_octaves(usage) - count_octaves(max(1, fair))
-        if over <= 0:
+        if usage <= fair:
             return 0
+        over = count_octaves(usage) - count_octaves(max(1, fair))
         price = over * self._policy.overshare_ppm // 1_000_000
         return min(price // _STEP * _STEP, self._policy.overshare_max)
 

@@ -4,6 +4,9 @@ The core alone, in this process: quotas, fair share, guarantees and reasons are 
 invariants off. In the steady state each pass sees one job end or one job come, the queue keeps its
 length, and what the pass decides is acknowledged in the next one. The same with a tenth of the
 queue is beside it.
+
+The first pass leaves a hundred thousand reasons to tell, of which each pass tells a portion. Passes
+are measured from when all are told: until then, some 400 passes, each takes 10 ms more.
 """
 
 from __future__ import annotations
@@ -141,7 +144,9 @@ class _Cluster:
 
     def run_passes(self, count: int) -> list[float]:
         """Make so many passes, each after one event; return how long each took, in ms."""
-        for _ in range(200):  # what the first pass left to say is not the steady state
+        for _ in range(200):
+            self._pass()
+        while self._state.untold:  # what the first pass left to say is not the steady state
             self._pass()
         return [self._pass() for _ in range(count)]
 

@@ -9,7 +9,7 @@ from scheduler.core.cluster import QuotaView
 from scheduler.core.decisions import Keep, Preempt, Start
 from scheduler.core.policy import DEFAULT_POLICY, HOUR_MS, Policy
 from scheduler.core.reasons import Reason
-from tests.unit.core.world import World, job, nodes_of
+from tests.unit.core.world import World, job, node, nodes_of, shape
 
 LONG_MS = 100 * HOUR_MS
 EAGER = replace(DEFAULT_POLICY, patience_ppm=0, patience_min_ms=0)
@@ -243,4 +243,23 @@ def test_who_has_spent_the_budget_meanwhile_gives_its_places_up() -> None:
     decisions = [one for plan in plans for one in plan.decisions]
     assert [one.claim for one in decisions if isinstance(one, Keep)] == [None]
     assert not any(isinstance(one, Start) for one in decisions)
+    assert world.faults == []
+
+
+def test_what_a_project_has_beyond_its_guarantee_can_be_taken_as_soon_as_it_has_it() -> None:
+    world = World(policy=EAGER)
+    world.set_rules((QuotaView(project="red", guaranteed_gpus=4),))
+    for name, model in (("n0", "A100"), ("n1", "H100")):
+        world.put_node(node(name, 4, gpu_model=model))
+    a100, h100 = (shape(1, 4, gpu_models=(model,)) for model in ("A100", "H100"))
+    world.submit(job("j0", project="red", limit_ms=LONG_MS, shape=a100))
+    world.submit(job("j1", project="blue", limit_ms=HOUR_MS, shape=a100))
+    world.settle()
+    assert world.jobs["j1"].claim is None
+
+    world.submit(job("j2", project="red", limit_ms=LONG_MS, shape=h100))
+    world.settle()
+
+    assert world.jobs["j0"].stop_reason == Reason.PREEMPTING
+    assert world.jobs["j1"].claim is not None
     assert world.faults == []

@@ -36,9 +36,10 @@ from scheduler.core.decisions import (
 )
 from scheduler.core.deltas import Delta, JobGone, JobSeen, NodeGone, NodeSeen, Observed, RulesSeen
 from scheduler.core.estimates import estimate, measure_size
+from scheduler.core.lines import Rank
 from scheduler.core.octaves import halve
 from scheduler.core.policy import DEFAULT_POLICY, Policy
-from scheduler.core.ranks import Rank, outranks
+from scheduler.core.ranks import outranks
 from scheduler.core.reasons import Reason
 from scheduler.core.resources import Resources
 from scheduler.core.state import State
