@@ -85,10 +85,11 @@ class Health:
         if is_saving:
             self._saved_at_s = now_s
         silent_s = stalls.find_silence(self.pulses, now_s, after_s=self._saved_at_s)
-        if silent_s is None or silent_s < self._stall_s:
+        patience_s = stalls.find_patience(self._stall_s, self.pulses)
+        if silent_s is None or silent_s < patience_s:
             self._sampling, self._judged_times = None, 0
             return None
-        if self._sampling is None and silent_s < self._stall_s * (self._judged_times + 1):
+        if self._sampling is None and silent_s < patience_s * (self._judged_times + 1):
             return None
         return self._sample(now_s, silent_s)
 

@@ -19,6 +19,7 @@ from workers.supervisor.files import open_regular
 VERSION = 1.0
 NUM_SLOTS = 32
 PHASES = ("data_wait", "compute", "communication", "checkpoint", "idle")
+STEPS_UNTIL_JUDGED = 2
 SLOT_VERSION = 0
 SLOT_BEAT_AT_S = 1
 SLOT_STEP = 2
@@ -27,6 +28,7 @@ SLOT_EXPECTS_STEP = 4
 SLOT_PHASE = 5
 SLOT_PHASE_SINCE_S = 6
 SLOT_GPU_PEAK_BYTES = 7
+SLOT_LONGEST_GAP_S = 8
 SLOT_SECONDS = 16
 
 _PAGE = struct.Struct(f"={NUM_SLOTS}d")
@@ -41,6 +43,7 @@ class Pulse:
         beat_at_s: when it last did something, on CLOCK_BOOTTIME; 0 if never.
         step: how far it is, None if it has not said.
         steps_taken: by this process.
+        longest_gap_s: between two things that it did, from its second step on.
         expects_step: whether a further step is to come.
         phase: what it is doing, None where it does not measure.
         phase_since_s: since when, on CLOCK_BOOTTIME.
@@ -51,6 +54,7 @@ class Pulse:
     beat_at_s: float = 0.0
     step: int | None = None
     steps_taken: int = 0
+    longest_gap_s: float = 0.0
     expects_step: bool = False
     phase: str | None = None
     phase_since_s: float = 0.0
@@ -86,6 +90,7 @@ def parse_pulse(page: bytes) -> Pulse | None:
         beat_at_s=max(0.0, slots[SLOT_BEAT_AT_S]),
         step=int(step) if 0 <= step < _INTEGER_LIMIT else None,
         steps_taken=_count(slots[SLOT_STEPS_TAKEN]),
+        longest_gap_s=max(0.0, slots[SLOT_LONGEST_GAP_S]),
         expects_step=slots[SLOT_EXPECTS_STEP] != 0.0,
         phase=PHASES[phase] if 0 <= phase < len(PHASES) else None,
         phase_since_s=max(0.0, slots[SLOT_PHASE_SINCE_S]),

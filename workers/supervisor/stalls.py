@@ -9,9 +9,11 @@ import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from workers.supervisor.pulse import Pulse
+from workers.supervisor.pulse import STEPS_UNTIL_JUDGED, Pulse
 from workers.supervisor.stacks import Frame, Stack, find_own_frame
 
+# Who has been silent for so long before may be so again, and this many times longer.
+USUAL_GAPS = 3
 # A rank that works through something long is judged after this many times `stall_seconds`.
 PATIENCE = 3
 
@@ -35,18 +37,32 @@ class Missing:
 def find_silence(pulses: Mapping[int, Pulse], now_s: float, *, after_s: float) -> float | None:
     """Return for how long no rank has done anything; None while that means nothing.
 
-    It means something once a rank has taken a step, and as long as one has a step to come: what
-    happens before the first one, such as compiling, takes its time, and so does what follows the
-    last.
+    It means something once a rank has taken two steps, and as long as one has a step to come: the
+    first may compile, the second tells how long they take, and what follows the last takes its
+    time as well.
 
     Args:
         pulses: of the ranks that live.
         now_s: on CLOCK_BOOTTIME.
         after_s: when the ranks last waited for us, not for each other.
     """
-    if not any(pulse.steps_taken > 0 and pulse.expects_step for pulse in pulses.values()):
+    if not any(
+        pulse.steps_taken >= STEPS_UNTIL_JUDGED and pulse.expects_step for pulse in pulses.values()
+    ):
         return None
     return max(0.0, now_s - max(after_s, *(pulse.beat_at_s for pulse in pulses.values())))
+
+
+def find_patience(stall_s: float, pulses: Mapping[int, Pulse]) -> float:
+    """Return how long ranks may be silent: as long as is asked, or longer if they usually are.
+
+    A script that says one step for each epoch of twenty minutes is not hanging after ten. The rank
+    that says most counts.
+    """
+    gaps = [
+        pulse.longest_gap_s for pulse in pulses.values() if pulse.steps_taken >= STEPS_UNTIL_JUDGED
+    ]
+    return max(stall_s, USUAL_GAPS * min(gaps, default=0.0))
 
 
 def has_moved(before: Mapping[int, Stack], after: Mapping[int, Stack]) -> bool:

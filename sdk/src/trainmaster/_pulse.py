@@ -17,6 +17,8 @@ VERSION = 1.0
 NUM_SLOTS = 32
 PHASES = ("data_wait", "compute", "communication", "checkpoint", "idle")
 
+STEPS_UNTIL_JUDGED = 2  # before, nobody knows how long a step takes here
+
 # One number each.
 SLOT_VERSION = 0
 SLOT_BEAT_AT_S = 1  # CLOCK_BOOTTIME
@@ -26,6 +28,7 @@ SLOT_EXPECTS_STEP = 4
 SLOT_PHASE = 5  # its number in PHASES, -1 where nobody measures
 SLOT_PHASE_SINCE_S = 6
 SLOT_GPU_PEAK_BYTES = 7
+SLOT_LONGEST_GAP_S = 8  # between two beats, from the second step on: the first may compile
 SLOT_SECONDS = 16  # and one for each of PHASES: how long it has lasted so far
 
 _CLOCK = getattr(time, "CLOCK_BOOTTIME", time.CLOCK_MONOTONIC)  # only Linux has ranks supervised
@@ -44,7 +47,11 @@ class Pulse:
 
     def beat(self) -> None:
         """Show that the training goes on."""
-        self._slots[SLOT_BEAT_AT_S] = time.clock_gettime(_CLOCK)
+        slots, now_s = self._slots, time.clock_gettime(_CLOCK)
+        gap_s = now_s - slots[SLOT_BEAT_AT_S]
+        if gap_s > slots[SLOT_LONGEST_GAP_S] and slots[SLOT_STEPS_TAKEN] >= STEPS_UNTIL_JUDGED:
+            slots[SLOT_LONGEST_GAP_S] = gap_s
+        slots[SLOT_BEAT_AT_S] = now_s
 
     def note_step(self, step: int, *, is_last: bool = False) -> None:
         """Show how far the training is, and that it goes on.
@@ -58,7 +65,7 @@ class Pulse:
             slots[SLOT_STEPS_TAKEN] += 1.0
         slots[SLOT_STEP] = step
         slots[SLOT_EXPECTS_STEP] = 0.0 if is_last else 1.0
-        slots[SLOT_BEAT_AT_S] = time.clock_gettime(_CLOCK)
+        self.beat()
 
     def expect_no_step(self) -> None:
         """Show that no further step is to be expected for now."""

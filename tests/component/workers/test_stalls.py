@@ -71,12 +71,17 @@ def test_a_rank_that_does_not_come_is_named_and_every_stack_is_reported(
     [
         pytest.param("time.sleep(3)", id="before the first step"),
         pytest.param(
-            "run.progress(1, 2); run.progress(2, 2); time.sleep(3)", id="after the last step"
+            "for step in (1, 2, 3): run.progress(step, 3)\ntime.sleep(3)",
+            id="after the last step",
         ),
         pytest.param(
-            "run.progress(1, 9); run.progress(2, 9)\n"
-            "for _ in range(30): time.sleep(0.1); run.progress(2, 9)",
+            "run.progress(1, 9); run.progress(2, 9); run.progress(3, 9)\n"
+            "for _ in range(30): time.sleep(0.1); run.progress(3, 9)",
             id="while it says that it works on something else",
+        ),
+        pytest.param(
+            "for epoch in range(4): run.progress(epoch, 9); time.sleep(1.6)",
+            id="when it has always said little",
         ),
         pytest.param("run.log(1, x=1); run.log(2, x=1); time.sleep(3)", id="without any step"),
     ],
@@ -99,9 +104,9 @@ def test_a_rank_that_works_through_something_long_is_only_reported(
         "import time\nfrom trainmaster.run import current_run\nrun = current_run()\n"
         "parts = {}\n"
         "for n in range(20): exec(f'def part_{n}(): time.sleep(0.15)', globals(), parts)\n"
-        "run.progress(1, 3); run.progress(2, 3)\n"
+        "run.progress(1, 4); run.progress(2, 4); run.progress(3, 4)\n"
         "for part in parts.values(): part()\n"
-        "run.progress(3, 3)\n"
+        "run.progress(4, 4)\n"
     )
     attempt = service.add_attempt("att_1", _stalling(service, code, workers=1))
 

@@ -14,7 +14,7 @@ from workers.supervisor import pulse as read
 
 def test_both_sides_know_the_same_slots() -> None:
     names = [name for name in vars(written) if name.startswith("SLOT_")]
-    names += ["VERSION", "NUM_SLOTS", "PHASES"]
+    names += ["VERSION", "NUM_SLOTS", "PHASES", "STEPS_UNTIL_JUDGED"]
 
     assert {name: getattr(read, name) for name in names} == {
         name: getattr(written, name) for name in names
@@ -35,6 +35,23 @@ def test_what_a_rank_shows_is_seen_at_once(tmp_path: Path) -> None:
     assert (seen.step, seen.steps_taken, seen.expects_step) == (5, 1, True)
     assert (seen.phase, list(seen.seconds)) == ("data_wait", [1.5, 0.0, 0.0, 0.0, 0.0])
     assert seen.beat_at_s > 0
+
+
+def test_the_longest_gap_is_counted_from_the_second_step_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now_s = [100.0]
+    monkeypatch.setattr("trainmaster._pulse.time.clock_gettime", lambda _clock: now_s[0])
+    pulse = written.Pulse(str(tmp_path / "0"))
+    gaps = []
+    for step, seconds in enumerate((1.0, 50.0, 2.0, 7.0, 3.0)):
+        now_s[0] += seconds
+        pulse.note_step(step)
+        seen = read.find_pulse(tmp_path / "0")
+        assert seen is not None
+        gaps.append(seen.longest_gap_s)
+
+    assert gaps == [0.0, 0.0, 2.0, 7.0, 7.0]
 
 
 def test_after_its_last_step_a_rank_expects_none(tmp_path: Path) -> None:

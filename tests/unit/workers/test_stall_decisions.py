@@ -14,6 +14,7 @@ from workers.supervisor.stalls import (
     Missing,
     describe_stall,
     find_missing,
+    find_patience,
     find_silence,
     has_moved,
 )
@@ -48,7 +49,7 @@ LOADING = Stack(
 
 
 def at(step: int, *, phase: str | None = None, beat_at_s: float = 0.0) -> Pulse:
-    return Pulse(step=step, phase=phase, steps_taken=1, expects_step=True, beat_at_s=beat_at_s)
+    return Pulse(step=step, phase=phase, steps_taken=2, expects_step=True, beat_at_s=beat_at_s)
 
 
 @pytest.mark.parametrize(
@@ -88,7 +89,9 @@ def test_missing_is(
     ("pulses", "want"),
     [
         pytest.param({0: at(5, beat_at_s=10), 1: at(5, beat_at_s=70)}, 30, id="the newest sign"),
-        pytest.param({0: Pulse(step=0, expects_step=True)}, None, id="not before the first step"),
+        pytest.param(
+            {0: Pulse(step=1, steps_taken=1, expects_step=True)}, None, id="not in the second step"
+        ),
         pytest.param({0: Pulse(step=9, steps_taken=9)}, None, id="not after the last"),
         pytest.param({}, None, id="not of ranks that show nothing"),
     ],
@@ -99,6 +102,25 @@ def test_silence_is_counted_from(pulses: dict[int, Pulse], want: float | None) -
 
 def test_the_time_in_which_ranks_waited_for_us_is_no_silence() -> None:
     assert find_silence({0: at(5, beat_at_s=10)}, 100.0, after_s=95.0) == 5.0
+
+
+@pytest.mark.parametrize(
+    ("gaps", "want"),
+    [
+        pytest.param([(9, 0.5)], 600, id="as long as is asked"),
+        pytest.param([(9, 1200.0)], 3600, id="as steps that take twenty minutes need"),
+        pytest.param([(9, 1200.0), (9, 1.0)], 600, id="by the rank that says most"),
+        pytest.param([(1, 1200.0)], 600, id="not by the first step, which may compile"),
+        pytest.param([], 600, id="without ranks"),
+    ],
+)
+def test_ranks_may_be_silent(gaps: list[tuple[int, float]], want: float) -> None:
+    pulses = {
+        rank: Pulse(steps_taken=taken, longest_gap_s=gap_s)
+        for rank, (taken, gap_s) in enumerate(gaps)
+    }
+
+    assert find_patience(600.0, pulses) == want
 
 
 def test_a_loop_within_one_function_has_not_moved() -> None:
