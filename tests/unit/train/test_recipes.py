@@ -32,8 +32,11 @@ def test_every_setting_has_a_default_within_its_limits(description: dict[str, An
             assert least <= default <= schema["maximum"], name
             assert schema.get("exclusiveMinimum") != default, name
             assert isinstance(default, int) or schema["type"] == "number", name
-        else:
+        elif "enum" in schema:
             assert default in schema["enum"], name
+        else:
+            assert schema["type"] == "string", name
+            assert len(default) <= schema["maxLength"], name
 
 
 def test_the_example_gives_settings_that_there_are(description: dict[str, Any]) -> None:
