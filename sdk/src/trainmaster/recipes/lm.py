@@ -91,69 +91,36 @@ def cut(text: Text, tokens: Tokens, length: int, batch_size: int, device: torch.
     return Parts(train.shortened(batch_size), validation, tokens.lengths())
 
 
-def accumulate(
-    run: TrainRun,
-    model: nn.Module,
-    windows_BT: torch.Tensor,
-    loss_of: Callable[[torch.Tensor, torch.Tensor], torch.Tensor],
-    micro_batch_size: int,
-    autocast: contextlib.AbstractContextManager[Any],
-) -> torch.Tensor:
-    """Add up the gradients of a batch's mean loss, some windows at a time; return the loss.
-
-    Replicas exchange their gradients once, with the last of them.
-    """
-    total = torch.zeros((), device=windows_BT.device)
-    pieces = windows_BT.split(micro_batch_size or len(windows_BT))
-    for number, piece_BT in enumerate(pieces):
-        is_last = number == len(pieces) - 1
-        with contextlib.nullcontext() if is_last else hold_back(model):
-            with autocast:
-                loss = loss_of(model(piece_BT[:, :-1]), piece_BT[:, 1:])
-            loss = loss * (len(piece_BT) / len(windows_BT))
-            run.backward(loss)
-        total += loss.detach()
-    return total
-
-
-def hold_back(model: nn.Module) -> contextlib.AbstractContextManager[Any]:
-    """Return a context in which a model that talks to replicas keeps its gradients to itself."""
-    no_sync = getattr(model, "no_sync", None)
-    return no_sync() if no_sync else contextlib.nullcontext()
-
-
 @torch.no_grad()
 def evaluate(
     run: TrainRun,
-    network: LanguageModel,
+    model: nn.Module,
     parts: Parts,
     num_tokens: int,
     autocast: contextlib.AbstractContextManager[Any],
 ) -> dict[str, float]:
     """Return mean cross-entropy and bits per byte; each rank takes its share of the windows."""
     windows = parts.validation
-    chosen = torch.linspace(
-        0, len(windows) - 1, min(len(windows), -(-num_tokens // windows.length))
-    )
-    share = run.share(len(chosen))
-    rows = chosen.long().tolist()[share.start : share.stop]
-    at_once = max(1, EVALUATION_TOKENS // windows.length)
+    count = min(len(windows), -(-num_tokens // windows.length))
+    chosen = torch.linspace(0, len(windows) - 1, count).long().tolist()
     lengths = parts.lengths.to(run.device)
     sums = torch.zeros(3, dtype=torch.float64, device=run.device)  # nats, tokens, bytes
-    network.eval()
-    for first in range(0, len(rows), at_once):
-        batch = windows.__getitems__(rows[first : first + at_once])
-        windows_BT = torch.stack(batch).to(run.device).long()
+    model.eval()
+    for rows in run.slices(count, max(1, EVALUATION_TOKENS // windows.length)):
+        mine = chosen[rows]
+        # Who has none computes on one for nothing: others may need its part of the model.
+        windows_BT = torch.stack(windows.__getitems__(mine or chosen[:1])).to(run.device).long()
         inputs_BT, targets_BT = windows_BT[:, :-1], windows_BT[:, 1:]
-        with autocast:
-            # Called past what was compiled: it is seldom, and of another shape.
-            loss = next_token_loss(network.forward(inputs_BT), targets_BT)
-        sums[0] += loss.double() * targets_BT.numel()
-        sums[1] += targets_BT.numel()
-        sums[2] += lengths[targets_BT].sum()
-    network.train()
-    nats, count, size = run.sum(sums).tolist()
-    return {"val/loss": nats / count, "val/bits_per_byte": nats / size / math.log(2)}
+        # Not compiled, since it is seldom and of another shape.
+        with autocast, torch.compiler.set_stance("force_eager"):
+            loss = next_token_loss(model(inputs_BT), targets_BT)
+        if mine:
+            sums[0] += loss.double() * targets_BT.numel()
+            sums[1] += targets_BT.numel()
+            sums[2] += lengths[targets_BT].sum()
+    model.train()
+    nats, told, size = run.sum(sums).tolist()
+    return {"val/loss": nats / told, "val/bits_per_byte": nats / size / math.log(2)}
 
 
 def fit(run: TrainRun, text: Text, beginning: Beginning) -> None:
@@ -193,16 +160,21 @@ def fit(run: TrainRun, text: Text, beginning: Beginning) -> None:
     )
     stopwatch = Stopwatch(run.device)
     tokens_per_step = min(config["batch_size"], len(parts.train)) * shape.context
-    for step, windows_BT in run.steps(
+    for step, batch in run.steps(
         parts.train, batch_size=config["batch_size"], steps=config["steps"]
     ):
-        loss = accumulate(
-            run, model, windows_BT.long(), loss_of, config["micro_batch_size"], autocast
-        )
+        windows_BT = batch.long()
+        with autocast:
+            loss = run.forward_backward(
+                model,
+                windows_BT[:, :-1],
+                windows_BT[:, 1:],
+                loss_of,
+                microbatches=config["microbatches"] or None,
+            )
         values: dict[str, Any] = {"train/loss": loss}
         if config["clip"]:
-            norm = nn.utils.clip_grad_norm_(model.parameters(), config["clip"])
-            values["train/grad_norm"] = norm
+            values["train/grad_norm"] = run.clip_grad_norm(model.parameters(), config["clip"])
         optimizer.step()
         scheduler.step()
         stopwatch.step(tokens_per_step)
@@ -210,7 +182,7 @@ def fit(run: TrainRun, text: Text, beginning: Beginning) -> None:
         if step % REPORT_EVERY == 0 or is_last:
             values |= speed(run, stopwatch.read(), operations_per_token(shape, shape.context))
         if step % config["validate_every"] == 0 or is_last:
-            values |= evaluate(run, network, parts, config["validation_tokens"], autocast)
+            values |= evaluate(run, model, parts, config["validation_tokens"], autocast)
             stopwatch.skip()
             say(run, f"step {step}/{config['steps']}  {show(values)}")
         run.log(values)
@@ -244,10 +216,12 @@ def compile_as_told(
     """
     wanted = run.config["compile"]
     if wanted == "auto":
-        is_possible = run.device.type == "cuda" and bool(
-            importlib.util.find_spec("triton") and (shutil.which("cc") or shutil.which("gcc"))
+        ranks = current_run().description.get("parallel") or {}
+        is_whole = all(ranks.get(each) in (None, 1) for each in ("shard", "tensor", "pipeline"))
+        has_tools = importlib.util.find_spec("triton") and (
+            shutil.which("cc") or shutil.which("gcc")
         )
-        wanted = "on" if is_possible else "off"
+        wanted = "on" if run.device.type == "cuda" and is_whole and has_tools else "off"
     if wanted == "off":
         return next_token_loss
     network.compile()

@@ -1,13 +1,11 @@
 """Checks on the parts of the recipe `lm`; prints the name of each that held."""
 
-import contextlib
 import copy
 import itertools
 import os
 import traceback
 from collections import Counter
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -23,7 +21,7 @@ from trainmaster.recipes._language_model import (
 )
 from trainmaster.recipes._text_files import UnusableText, load_text
 from trainmaster.recipes._text_tokens import Tokens, Windows, learn_pairs
-from trainmaster.recipes.lm import accumulate
+from trainmaster.train.inner.microbatches import step_whole
 
 SHAPE = Shape(layers=2, heads=4, width=32, context=16, vocabulary=200)
 TEXT = b"the cat sat on the mat; the cat ate the rat.\n\tIf x == 10:\n    y = 2026\n\0" * 40
@@ -51,9 +49,6 @@ def gradients(model: LanguageModel, windows: torch.Tensor) -> dict[str, torch.Te
 def gap(left: dict[str, torch.Tensor], right: dict[str, torch.Tensor]) -> float:
     assert left.keys() == right.keys()
     return max((left[name] - right[name]).abs().max().item() for name in left)
-
-
-ALONE: Any = SimpleNamespace(backward=lambda loss: loss.backward())
 
 
 # The model.
@@ -138,15 +133,15 @@ def recomputed_activations_draw_the_same_dropout() -> None:
 def gradients_added_up_are_those_of_one_large_batch() -> None:
     windows, whole = make_windows(7), make_model()
     want = gradients(whole, windows)
-    for size in (0, 1, 3, 7, 100):
+    x, y = windows[:, :-1], windows[:, 1:]
+    for pieces in (1, 2, 3, 7):
         model = make_model()
 
-        loss = accumulate(ALONE, model, windows, next_token_loss, size, contextlib.nullcontext())
+        loss = step_whole(model, x, y, next_token_loss, pieces, lambda loss: loss)
 
         found = {name: each.grad for name, each in model.named_parameters()}
-        assert gap(want, found) < 1e-12, size
-        expected = next_token_loss(whole(windows[:, :-1]), windows[:, 1:])
-        assert abs(loss - expected) < 1e-6  # the sum for the log is a float32
+        assert gap(want, found) < 1e-12, pieces
+        assert abs(loss - next_token_loss(whole(x), y)) < 1e-12
 
 
 def only_matrices_decay() -> None:
