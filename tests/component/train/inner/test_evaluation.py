@@ -34,7 +34,7 @@ def test_every_rank_gets_the_output_of_one_process_between_steps(
     forge: Forge, tmp_path: Path, layout: dict[str, int], order: dict[str, Any]
 ) -> None:
     for result in evaluate(forge, tmp_path, layout, **order):
-        assert len(result["distances"]) == 3
+        assert len(result["distances"]) >= 3
         assert max(result["distances"]) <= TOLERANCE
 
 

@@ -14,7 +14,6 @@ import torch.distributed as dist
 from torch.distributed.tensor import DTensor
 
 from trainmaster.train.inner.gradients import local_part
-from trainmaster.train.inner.shard import reshard
 from trainmaster.train.inner.spread import (
     StateMismatch,
     name_parameters,
@@ -46,7 +45,7 @@ class FullState:
 
         Every rank must call it; the others get None.
         """
-        reshard(spread.module)
+        spread.reshard()
         tensors: dict[str, torch.Tensor] = {}
         extra: dict[str, Any] = {}
         for name, value in spread.module.state_dict(keep_vars=True).items():
@@ -75,7 +74,7 @@ class FullState:
         Raises:
             StateMismatch: names or shapes differ.
         """
-        reshard(spread.module)
+        spread.reshard()
         state = spread.module.state_dict(keep_vars=True)
         require_same_names(spread, state, [*tensors, *extra])
         loose = {name: value for name, value in extra.items() if name in state}

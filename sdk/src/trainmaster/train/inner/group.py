@@ -84,9 +84,10 @@ class InnerGroup:
             cut = cut_module(module, links, ranks, rank, own.stages_per_rank)
         if splits:
             divide_layers(module, splits, self.mesh["tensor"])
-        for part in cut.stages.values() if cut else [module]:
+        stages = list(cut.stages.values()) if cut else []
+        for part in stages or [module]:
             self._share_out(part)
-        self._spreads[id(module)] = Spread(module, tied, cut.owners if cut else {})
+        self._spreads[id(module)] = Spread(module, tied, cut.owners if cut else {}, stages)
         if cut is None:
             return module
         shared = find_shared(module, cut.owners, tied, self._place.pipeline)

@@ -14,7 +14,7 @@ from torch.distributed.tensor import DTensor
 from trainmaster.train.inner.shard import reshard
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Mapping
+    from collections.abc import Collection, Iterator, Mapping, Sequence
 
     from torch import nn
 
@@ -31,11 +31,18 @@ class Spread:
         module: the bare one; what other stages have is on torch's device "meta".
         tied: the first name of a parameter by each other name of it.
         owners: the pipeline rank that has each tensor, by first name; empty without a pipeline.
+        stages: this rank's, which are what is sharded in a pipeline.
     """
 
     module: nn.Module
     tied: dict[str, str] = field(default_factory=dict)
     owners: dict[str, int] = field(default_factory=dict)
+    stages: Sequence[nn.Module] = ()
+
+    def reshard(self) -> None:
+        """Let go of what a forward pass has put together and no backward pass followed."""
+        for each in self.stages or [self.module]:
+            reshard(each)
 
 
 def take_part(full: torch.Tensor, like: torch.Tensor) -> torch.Tensor:
@@ -119,7 +126,7 @@ def name_parameters(
     """Return the name of each of an optimizer's parameters, by its number there."""
     known: dict[int, str] = {}
     for model, spread in spreads.items():
-        reshard(spread.module)
+        spread.reshard()
         for name, parameter in _iter_named(spread):
             known.setdefault(id(parameter), f"{model}.{name}")
     parameters = [each for group in optimizer.param_groups for each in group["params"]]

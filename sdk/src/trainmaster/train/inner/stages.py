@@ -151,7 +151,8 @@ class Outline:
             for each in [*link.parameters(), *link.buffers()]:
                 memo[id(each)] = self._mode.from_tensor(each.detach())
         links = copy.deepcopy([list(each) for each in stages], memo)
-        self._stages = [Stage(each) for each in links]
+        # Not in training: it makes no other shapes, and what is only for gradients is left out.
+        self._stages = [Stage(each).eval() for each in links]
         self._known: dict[object, list[torch.Tensor]] = {}
 
     def boundaries(self, x: torch.Tensor) -> list[torch.Tensor]:

@@ -52,6 +52,18 @@ def main() -> None:
         inner.forward_backward(model, x, y, loss_of)
         for each in optimizers:
             each.step()
+    with torch.no_grad():
+        model(x)  # and what it has put together is in nobody's way
+    state = inner.gather_optimizer({"model": network}, optimizers[1])
+    weights = inner.gather_weights(network)
+    if weights is not None:
+        assert state is not None
+        wanted = dict(alone.named_parameters())
+        assert {name for each in state["param_groups"] for name in each["params"]} == {
+            f"model.{name}" for name in wanted
+        }
+        far = [float((weights[0][name] - each).abs().max()) for name, each in wanted.items()]
+        result["distances"].append(max(far))
     torch.manual_seed(layout.randomness(rank))
     model.train()
     with torch.no_grad():

@@ -85,7 +85,7 @@ CASES: dict[str, Callable[[], Any]] = {
     "does not divide": lambda: match(GPT(), 5),
     "vocabulary does not divide": lambda: match(GPT(), 5, tensor={"embed.token": "vocab"}),
     "not that kind": lambda: match(Convolution(), 2, tensor={"first": "column", "last": "row"}),
-    "no such way": lambda: plan(tensor={"head": "rows"}),  # type: ignore[dict-item]
+    "no such way": lambda: match(GPT(), 2, tensor={"head": "rows"}),
     "no plan": lambda: find_plan(type("Net", (nn.Module,), {"train_plan": {}})()),
     "no pipeline plan": lambda: link(Odd(), 2),
     "no such link": lambda: link(GPT(), 2, "embed", "block", "norm", "head"),
