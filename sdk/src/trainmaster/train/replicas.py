@@ -88,6 +88,10 @@ class Replicas(Synchronization):
         """Do the round that is due."""
         self._joined.after_step(step, num_samples)
 
+    def end_loop(self, step: int) -> None:
+        """Do a round for the steps since the last."""
+        self._joined.end_loop(step)
+
     def may_meet(self, step: int) -> bool:
         """Whether all replicas are at this point together."""
         return self._joined.may_meet(step)

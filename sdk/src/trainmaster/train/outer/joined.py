@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -53,6 +54,7 @@ class Joined:
         self._saved: dict[str, Any] = {}
         self._saved_mine: dict[str, Any] = {}
         self._cursor = Cursor()
+        self._ahead: deque[Cursor] = deque()
         self.joined_at: Cursor | None = None
 
     # What the session hands over.
@@ -88,13 +90,15 @@ class Joined:
                 return  # the others have done this loop
             cursor = found
         for batch in plan.batches(cursor):
-            self._cursor = batch.after
+            self._ahead.append(batch.after)  # whoever loads samples ahead is further than the steps
             yield batch
-        self._end_loop()
 
     def after_step(self, step: int, num_samples: int) -> None:
         """Do what is due after a step of the script."""
         raise NotImplementedError
+
+    def end_loop(self, step: int) -> None:
+        """Do what is due once a loop over the data has ended by itself, after some step."""
 
     def may_meet(self, step: int) -> bool:
         """Whether the replicas may agree on something after this step, such as to save."""
@@ -214,8 +218,10 @@ class Joined:
     def _begun(self) -> None:
         """Get ready for the first step; the models are the same on all replicas by now."""
 
-    def _end_loop(self) -> None:
-        """Do what is due after the last step of a loop."""
+    def _pass(self, step: int) -> None:
+        """Remember where in the data a step has ended."""
+        while self._ahead and self._cursor.step < step:
+            self._cursor = self._ahead.popleft()
 
     def _add_place(
         self, name: str, tensor: torch.Tensor, group: str, kind: Kind, dtype: torch.dtype

@@ -67,10 +67,18 @@ class LocalRounds(Joined):
     def after_step(self, step: int, num_samples: int) -> None:
         """Do the rounds that are due."""
         del num_samples
+        self._pass(step)
         self._step = step
         due = [each for each in range(self._fragments) if self._is_due(each, step)]
         if due:
             self._round(due)
+
+    def end_loop(self, step: int) -> None:
+        """Do a round for the steps since the last."""
+        del step
+        left = [each for each in range(self._fragments) if self._synced_at[each] != self._step]
+        if left:
+            self._round(left)
 
     def may_meet(self, step: int) -> bool:
         """Whether a whole interval is over; with one fragment all replicas are then the same."""
@@ -146,11 +154,6 @@ class LocalRounds(Joined):
                 residual_P.copy_(join_by_name(strand.flat, self._saved_mine["residuals"]))
             if strand.is_value and "parameters" in self._saved_mine:
                 strand.flat.write(join_by_name(strand.flat, self._saved_mine["parameters"]))
-
-    def _end_loop(self) -> None:
-        left = [each for each in range(self._fragments) if self._synced_at[each] != self._step]
-        if left:
-            self._round(left)
 
     def _round(self, due: list[int]) -> None:
         """Bring the fragments that are due to the server, and go to where the anchor is then."""

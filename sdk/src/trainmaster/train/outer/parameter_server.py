@@ -85,9 +85,14 @@ class ParameterServer(Joined):
         self._ask_for_piece()
         while True:
             if "piece" in self._answer:
-                piece = self._answer["piece"]
+                piece = self._answer.pop("piece")
                 self._cursor = Cursor.from_dict(piece["after"])
                 yield Batch(**{**piece, "after": self._cursor})
+            elif "rest" not in self._answer:
+                raise RunError(
+                    "with staleness other than 0 each replica is given its samples as it goes, so "
+                    "none can be loaded ahead: leave out loader_workers"
+                )
             elif self._answer["rest"] == "end":
                 return
             else:
@@ -95,8 +100,9 @@ class ParameterServer(Joined):
 
     def after_step(self, step: int, num_samples: int) -> None:
         """Say so where an optimizer took no step, so that nobody waits; get the next piece."""
-        del step, num_samples
+        del num_samples
         if self.in_step:
+            self._pass(step)
             for name in self._optimizers:
                 if name not in self._pushed:
                     self._push(name, is_absent=True)
@@ -212,7 +218,8 @@ class ParameterServer(Joined):
             "weight": None if is_absent else self._weight,
             "numbers": numbers if is_new else None,
             "roll": self._roll,
-            "cursor": self._cursor.to_dict(),
+            # In step, the first of those to come is where this step ends.
+            "cursor": (self._ahead[0] if self._ahead else self._cursor).to_dict(),
             "ends_step": len(self._pushed) == len(self._optimizers),
         }
         messages: dict[int, Message] = {}

@@ -86,6 +86,7 @@ class Training:
             self.ends += batch.is_last_of_epoch
             self.outer.after_step(batch.after.step, count)
             yield batch.after.step
+        self.outer.end_loop(self.cursor.step)
 
     def run(self) -> None:
         for _ in self.steps():
