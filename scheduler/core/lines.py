@@ -12,7 +12,6 @@ from dataclasses import dataclass
 
 from scheduler.core.cluster import JobView, Shape
 from scheduler.core.estimates import Estimate
-from scheduler.core.nodes import Node
 from scheduler.core.tenants import Tenant
 
 LineKey = tuple[str, str, str, str, Shape]
@@ -81,10 +80,6 @@ class Vain:
     able: frozenset[str]
     lacks: dict[str, int]
 
-    def knows(self, node: Node) -> bool:
-        """Whether the node was looked at, and is as it was."""
-        return node.version <= self.version and node.view.node_id in self.node_ids
-
 
 class Kind:
     """Gangs of one shape that wait for one pool: what one finds, any of them could.
@@ -92,7 +87,7 @@ class Kind:
     Attributes:
         restless: lines to look at whenever something comes free, whatever was found in vain.
         full_version: of the nodes, when no place was free.
-        vain: the last search for room that found none.
+        vain: for how many evictions of a victim at most, the last search that found no room.
         told: the reason that its heads show.
     """
 
@@ -103,7 +98,7 @@ class Kind:
         self.lines: dict[LineKey, Line] = {}
         self.restless: dict[LineKey, Line] = {}
         self.full_version = -1
-        self.vain: Vain | None = None
+        self.vain: dict[int, Vain] = {}
         self.told = ""
 
 

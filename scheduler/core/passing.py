@@ -207,11 +207,11 @@ class Pass:
 
     def _lead_kinds(self) -> list[str]:
         """Look who may gain by what has come free: kind by kind, not line by line."""
-        state = self._state
+        state, highest = self._state, self._state.policy.evictions_max
         freed, state.freed = sorted(state.freed), set()
         for pool in freed:
             for kind in state.lines.kinds.get(pool, {}).values():
-                if self._has_room(kind) or not self._is_settled(kind):
+                if self._has_room(kind) or not self._is_settled(kind, highest):
                     followers = [
                         (rank_in_line(line, line.places[0]), line)
                         for line in kind.lines.values()
@@ -240,30 +240,39 @@ class Pass:
         kind.full_version = nodes.version
         return False
 
-    def _is_settled(self, kind: Kind) -> bool:
-        """Whether what was found in vain still holds.
+    def _is_settled(self, kind: Kind, level: int) -> bool:
+        """Whether what was found in vain, among victims evicted less often, still holds.
 
         Keys of running jobs only fall while they run, and who starts takes room that was free to
         the one that looked: neither makes victims.
         """
-        state, known = self._state, kind.vain
+        state, known = self._state, kind.vain.get(level)
         if known is None or known.order_version != state.order_version:
             return False
         if known.version == state.nodes.version:
             return True
-        level = state.policy.evictions_max
         search = Search(state, known.entry, known.rank, self._now_ms, level=level)
         if search.may_gain(known):
-            kind.vain = None
-            if kind not in self._followers:
+            del kind.vain[level]
+            if level == state.policy.evictions_max and kind not in self._followers:
                 state.freed.add(kind.pool)  # its lines that are at rest have to look again
             return False
-        kind.vain = search.conclude()
+        kind.vain[level] = search.conclude()
         return True
 
-    def _is_covered(self, kind: Kind, rank: Rank) -> bool:
-        """Whether one that stood no lower has looked in vain, and that still holds."""
-        return kind.vain is not None and rank >= kind.vain.rank and self._is_settled(kind)
+    def _is_covered(self, kind: Kind, rank: Rank, level: int | None = None) -> bool:
+        """Whether one that stood no lower has looked in vain, and that still holds.
+
+        Args:
+            level: how many evictions waiting has paid for; None: it does not matter.
+        """
+        highest = self._state.policy.evictions_max
+        return any(
+            (known := kind.vain.get(one)) is not None
+            and rank >= known.rank
+            and self._is_settled(kind, one)
+            for one in range(highest, highest - 1 if level is None else level - 1, -1)
+        )
 
     def _rest(self, entry: Entry, line: Line, rank: Rank) -> None:
         """Leave a line alone until there may be something in it for its head."""
@@ -309,7 +318,7 @@ class Pass:
         if self._is_covered(kind, rank):
             return False
         level = count_affordable(entry, now_ms, policy)
-        if self._failed.get(kind, -1) >= level:
+        if self._failed.get(kind, -1) >= level or (level and self._is_covered(kind, rank, level)):
             self._set_retry(entry)
             return False
         allowed = self._reserver.find_allowed(entry)
@@ -330,15 +339,18 @@ class Pass:
     def _is_vain(self, entry: Entry, kind: Kind, search: Search, found: Patience) -> bool:
         """Whether no patience would have helped; then all that stand no higher need not look."""
         state, level = self._state, self._state.policy.evictions_max
-        if state.policy.exempt_ms or kind in self._hopeful:
+        if state.policy.exempt_ms:
+            return False
+        if search.level:
+            kind.vain[search.level] = search.conclude()
+        if kind in self._hopeful:
             return False
         if found.until_ms is not None and search.level < level:
             search = Search(state, entry, search.rank, self._now_ms, level=level)
             if search.may_gain(None):
                 self._hopeful.add(kind)
-                kind.vain = None
                 return False
-        kind.vain = search.conclude()
+        kind.vain[level] = search.conclude()
         return True
 
     def _set_retry(self, entry: Entry) -> None:

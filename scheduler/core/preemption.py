@@ -141,10 +141,11 @@ class Search:
             per_node = count_per_node(self._shape, group.capacity)
             whole, rest = split(self._shape, per_node)
             needed = min(needed, whole + (rest > 0))
-            for node in self._find_worth_a_look(group):
-                if vain is not None and vain.knows(node):
-                    self._recall(node.view.node_id, vain)
-                elif self._may_yield(node, per_node if whole else rest):
+            nodes = self._find_worth_a_look(group)
+            if vain is not None:
+                nodes = self._recall(nodes, vain)
+            for node in nodes:
+                if self._may_yield(node, per_node if whole else rest):
                     has_changed = True
                     if vain is None and len(self._able) >= needed:
                         return True
@@ -159,11 +160,17 @@ class Search:
             )
         return has_changed and len(self._able) + self._count_movable() >= needed
 
-    def _recall(self, node_id: str, vain: Vain) -> None:
-        if node_id in vain.able:
-            self._able.add(node_id)
-        elif (lacking := vain.lacks.get(node_id)) is not None:
-            self._lacks[node_id] = lacking
+    def _recall(self, nodes: list[Node], vain: Vain) -> list[Node]:
+        """Take over what is known, and return the nodes of which it is not."""
+        changed = [node for node in nodes if node.version > vain.version]
+        stale = {node.view.node_id for node in changed}
+        known = (self._seen & vain.node_ids) - stale
+        self._able |= vain.able & known
+        for node_id in vain.lacks.keys() & known:
+            self._lacks[node_id] = vain.lacks[node_id]
+        if len(known) + len(changed) == len(self._seen):
+            return changed
+        return [node for node in nodes if node.view.node_id not in known]
 
     def _count_movable(self) -> int:
         """On how many nodes more there were enough if as many could move as there are homes."""
