@@ -64,6 +64,13 @@ def test_so_it_does_with_every_optimizer(
     assert measure(forge, tmp_path, layout, optimizer=optimizer).largest <= TOLERANCE
 
 
+@pytest.mark.parametrize("layout", [{"tensor": 2}, {"shard": 2, "tensor": 2}])
+def test_so_it_does_when_all_parameters_are_to_be_updated_at_once_as_on_a_gpu(
+    forge: Forge, tmp_path: Path, layout: dict[str, int]
+) -> None:
+    assert measure(forge, tmp_path, layout, is_foreach=True).largest <= TOLERANCE
+
+
 @pytest.mark.parametrize(
     ("mutation", "layout", "order"),
     [

@@ -139,7 +139,7 @@ class FullState:
                 raise StateMismatch(
                     f"{', '.join(missing)}: not in the same group of the optimizer's state"
                 )
-            groups.append({**saved, "params": group["params"]})
+            groups.append({**group, **saved, "params": group["params"]})
         parameters = [each for group in optimizer.param_groups for each in group["params"]]
         entries = {
             index: {
@@ -229,7 +229,9 @@ def _outline(entries: Mapping[str, Mapping[str, Any]]) -> dict[str, dict[str, An
 
 
 def _name_group(group: Mapping[str, Any], names: Mapping[int, str]) -> dict[str, Any]:
-    return {**group, "params": [names[index] for index in group["params"]]}
+    """Return a group with names, and without what is about speed and depends on the layout."""
+    kept = {name: value for name, value in group.items() if name not in ("foreach", "fused")}
+    return {**kept, "params": [names[index] for index in group["params"]]}
 
 
 def _merge_optimizers(

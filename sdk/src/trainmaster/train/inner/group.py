@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed as dist
 from torch.distributed.device_mesh import init_device_mesh
+from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 from trainmaster._layout import DIMENSIONS
 from trainmaster.train.inner.buffers import BufferSync
@@ -22,7 +23,7 @@ from trainmaster.train.inner.plan import find_links, find_plan, match_layers
 from trainmaster.train.inner.shard import shard_module
 from trainmaster.train.inner.spread import Spread, find_tied
 from trainmaster.train.inner.stages import cut_module, find_shared
-from trainmaster.train.inner.tensor import divide_layers, require_same_split
+from trainmaster.train.inner.tensor import divide_layers, require_same_split, step_one_by_one
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
@@ -49,6 +50,8 @@ class InnerGroup:
         self.mesh: DeviceMesh = init_device_mesh(
             device.type, tuple(layout.counts().values()), mesh_dim_names=DIMENSIONS
         )
+        if layout.tensor > 1:
+            register_optimizer_step_pre_hook(step_one_by_one)
         self._device = device
         self._place = layout.place(rank)
         self._state = FullState(layout, rank)

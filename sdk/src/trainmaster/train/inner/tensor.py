@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+import torch
 from torch import nn
-from torch.distributed.tensor import Replicate
+from torch.distributed.tensor import DTensor, Replicate
 from torch.distributed.tensor.parallel import (
     ColwiseParallel,
     RowwiseParallel,
@@ -40,6 +41,16 @@ def divide_layers(module: nn.Module, splits: Mapping[str, Split], mesh: DeviceMe
         owner, attribute = first
         for other, name in others:  # dividing each has made two of one
             setattr(other, name, getattr(owner, attribute))
+
+
+def step_one_by_one(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+    """Keep an optimizer from updating divided and whole parameters of a group in one call.
+
+    torch does that by default on a GPU, where it is faster, and refuses when it meets both.
+    """
+    for group in optimizer.param_groups:
+        if len({isinstance(each, DTensor) for each in group["params"]}) > 1:
+            group.update({name: False for name in ("foreach", "fused") if name in group})
 
 
 def require_same_split(splits: Mapping[str, Split], tied: Mapping[str, str]) -> None:

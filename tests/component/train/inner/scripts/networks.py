@@ -129,12 +129,14 @@ def loss_of(logits: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
     return functional.cross_entropy(logits.reshape(-1, VOCABULARY), targets.reshape(-1))
 
 
-def make_optimizer(name: str, network: nn.Module) -> torch.optim.Optimizer:
+def make_optimizer(
+    name: str, network: nn.Module, *, is_foreach: bool | None = None
+) -> torch.optim.Optimizer:
     decayed = [each for each in network.parameters() if each.ndim > 1]
     others = [each for each in network.parameters() if each.ndim <= 1]
     groups = [{"params": decayed, "weight_decay": 0.1}, {"params": others, "weight_decay": 0.0}]
     if name == "adamw":
         # The bias of the keys has no gradient but rounding, which Adam divides by eps: at the usual
         # 1e-8 that alone makes differences of 1e-11.
-        return torch.optim.AdamW(groups, lr=0.01, eps=1e-5)
+        return torch.optim.AdamW(groups, lr=0.01, eps=1e-5, foreach=is_foreach)
     return torch.optim.SGD(groups, lr=0.1, momentum=0.9 if name == "momentum" else 0.0)

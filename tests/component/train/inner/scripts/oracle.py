@@ -36,6 +36,7 @@ ORDER: dict[str, Any] = {
     "first": 0,
     "microbatches": None,
     "stages_per_rank": 1,
+    "is_foreach": None,
     "clip": None,
     "mutation": None,
     "load": None,
@@ -80,7 +81,7 @@ def train_spread(inner: InnerGroup, layout: Layout, rank: int) -> Trained:
     if plan and ORDER["stages_per_rank"] > 1:
         plan = type(plan)(plan.tensor, plan.pipeline, ORDER["stages_per_rank"])
     model = inner.wrap(network, plan)
-    optimizer = make_optimizer(ORDER["optimizer"], model)
+    optimizer = make_optimizer(ORDER["optimizer"], model, is_foreach=ORDER["is_foreach"])
     if ORDER["load"]:
         load(inner, network, optimizer)
     losses, norms = [], []
