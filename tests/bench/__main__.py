@@ -19,6 +19,7 @@ from tests.bench import (
     core_scale,
     explain,
     first_step,
+    lm_mfu,
     many_jobs,
     metrics,
     starts,
@@ -39,6 +40,7 @@ _BENCHMARKS = {
         starts,
         explain,
         core_scale,
+        lm_mfu,
     )
 }
 
