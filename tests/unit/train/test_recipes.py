@@ -2,11 +2,15 @@
 
 import importlib.util
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
 
 from trainmaster.recipes import default_config, describe, list_names
+
+PAGE = Path(__file__).resolve().parents[3] / "docs/recipes.md"
 
 
 @pytest.fixture(params=list_names())
@@ -55,3 +59,27 @@ def test_the_image_classifier_is_there() -> None:
 def test_an_unknown_recipe_is_refused_with_those_there_are() -> None:
     with pytest.raises(KeyError, match="image-classifier"):
         describe("../py.typed")
+
+
+@pytest.mark.parametrize("name", ["image-classifier", "lm", "tabular"])
+def test_the_page_lists_every_setting_as_it_is(name: str) -> None:
+    description = describe(name)
+    page = PAGE.read_text(encoding="utf-8")
+    section = page.partition(f"\n## {name}\n")[2].partition("\n## ")[0]
+    found = re.findall(r"^\| `(\w+)` \| (.*?) \| (.*) \|$", section, re.MULTILINE)
+    settings = description["config"]["properties"]
+
+    shown = [row for row in found if row[0] in settings]
+
+    assert shown == [
+        (name, show(schema["default"]), schema["description"]) for name, schema in settings.items()
+    ]
+
+
+def show(default: Any) -> str:
+    """Return a default as the page shows it."""
+    return (
+        "empty"
+        if default == ""
+        else f"`{default if isinstance(default, str) else json.dumps(default)}`"
+    )
