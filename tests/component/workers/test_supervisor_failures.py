@@ -398,7 +398,7 @@ def test_a_loss_that_is_nan_ends_the_attempt_and_names_the_checkpoint_before(
 def test_memory_that_runs_out_is_told_with_what_the_rank_had_held(
     any_node: Node, service: FakeService
 ) -> None:
-    code = bundle(train="import time\nheld = bytes(2**26)\ntime.sleep(2.5)\nbytes(2**62)")
+    code = bundle(train="import time\nheld = bytes(2**26)\ntime.sleep(4)\nbytes(2**62)")
     service.add_attempt("att_1", assignment(service, code))
 
     record = service.wait_for_exit("att_1")

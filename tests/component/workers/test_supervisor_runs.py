@@ -132,7 +132,7 @@ print(json.dumps([os.getcwd(), oct(os.umask(0)), sorted(map(int, os.listdir("/pr
     cwd, umask, descriptors = json.loads(lines[2])
     assert (cwd, umask) == (f"{folder}/code", "0o77")
     assert descriptors[:3] == [0, 1, 2]
-    assert len(descriptors) == 4, "beyond the standard three only the listing's own"
+    assert len(descriptors) == 5, "beyond those only where its stacks go, and the listing's own"
 
 
 @pytest.mark.parametrize(

@@ -87,6 +87,8 @@ class PhaseClock:
             for name, now, before in zip(PHASES, self._seconds, self._recorded)
         }
         self._recorded_at_s, self._recorded = self._since_s, list(self._seconds)
+        if self._starved is not None:
+            self._pulse.note_gpu_peak(torch.cuda.max_memory_allocated())
         self._record(shares)
 
     def _end_phase(self, spent_s: float) -> None:
