@@ -46,6 +46,7 @@ from api.streams import Streams
 from api.system import docs, health, prometheus
 from api.telemetry import ApiMetrics
 from api.usage import routes as usage
+from api.verification import routes as verification
 from models import Database
 
 # What supervisors call all the time stands first: routes are matched in this order.
@@ -58,6 +59,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     jobs.router,
     job_actions.router,
     explanations.router,
+    verification.router,
     events.router,
     recipes.router,
     pools.router,

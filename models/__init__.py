@@ -17,6 +17,7 @@ from models.metric import MetricChunk, MetricStream
 from models.node import Lease, Node, NodeFault, Pool, Queue
 from models.project import ApiKey, BrowserSession, Project, Role
 from models.quota import Quota, UsageMonth, UsageShare
+from models.verification import Verification
 
 __all__ = [
     "Allocation",
@@ -50,6 +51,7 @@ __all__ = [
     "Role",
     "UsageMonth",
     "UsageShare",
+    "Verification",
     "announce",
     "new_id",
 ]

@@ -39,6 +39,7 @@ class Job(Base):
         claim: {"shares": [{"node_id", "num_workers", "gpu_indices"}], "until_ms"}: places that are
             kept for it.
         reservation: {"start_ms", "node_ids"}: the latest start that was promised.
+        resume_sha256: of what decides how it resumes; a verification of the same speaks for it.
     """
 
     __tablename__ = "jobs"
@@ -90,6 +91,7 @@ class Job(Base):
     waiting_since_at: Mapped[datetime | None]
     claim: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
     reservation: Mapped[dict[str, Any] | None] = mapped_column(JSON(none_as_null=True))
+    resume_sha256: Mapped[str | None] = mapped_column(String(64))
     parent_job_id: Mapped[str | None] = mapped_column(String(ID_LENGTH))
     created_by: Mapped[str | None] = mapped_column(String(ID_LENGTH))
     created_at: Mapped[datetime]

@@ -18,6 +18,7 @@ from api.attempts.schemas import (
     AssignedTimers,
     Assignment,
     Command,
+    Interruption,
     Rendezvous,
     Resume,
     ResumeFile,
@@ -25,6 +26,7 @@ from api.attempts.schemas import (
 from api.attempts.wanted import list_nodes
 from api.config import Timers
 from models import Attempt, Checkpoint, CheckpointFile, File, Job, Node, Project
+from models.queries.verifications import find_interruption
 from scheduler.core.errors import NotFound
 from scheduler.core.spec import JobSpec, read_spec
 
@@ -44,6 +46,7 @@ def build_assignment(
     spec = read_spec(job.spec)
     cluster = _list_cluster(session, attempt)
     project = session.get(Project, job.project_id)
+    interruption = find_interruption(session, attempt)
     meeting = attempt.rendezvous if len(cluster) > 1 else None
     return Assignment(
         attempt_id=attempt.id,
@@ -72,6 +75,7 @@ def build_assignment(
         env=dict(spec.env),
         secrets={},
         resume=_find_resume(session, attempt),
+        interruption=None if interruption is None else Interruption(**interruption),
         timers=AssignedTimers(
             heartbeat_seconds=timers.heartbeat_seconds,
             lease_seconds=timers.lease_seconds,

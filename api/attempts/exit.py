@@ -13,6 +13,7 @@ from api.attempts.wanted import list_nodes
 from models import Attempt, AttemptNode, Job, announce
 from models.queries.attempts import advance_attempt, end_attempt
 from models.queries.jobs import advance_job, job_topic, node_topic
+from models.queries.verifications import find_interruption
 from scheduler.core.errors import StaleAttempt
 from scheduler.core.reasons import Reason
 from scheduler.core.retry import AttemptEnd, Outcome
@@ -39,6 +40,7 @@ def report_exit(session: Session, ticket: Ticket, record: dict[str, Any], *, now
     is_current = member.attempt.ended_at is None and member.job.epoch == ticket.epoch
     if not is_current or member.node.exited_at is not None:
         raise StaleAttempt(ticket.attempt_id)
+    record = _own_up(session, member.attempt, record)
     end_node(session, member, record, now=now)
     # Kept with the record: a repeated report is answered as the first one was.
     member.node.exit = {**record, _ANSWER: member.job.state.value}
@@ -62,6 +64,15 @@ def end_node(
         # The others are told to stop; the attempt is over when they have.
         topics = [node_topic(each.node_id) for each in nodes if each.exited_at is None]
         announce(session, job_topic(job.id), *topics)
+
+
+def _own_up(session: Session, attempt: Attempt, record: dict[str, Any]) -> dict[str, Any]:
+    """Say so where a rank was killed because we wanted it: its supervisor cannot tell by whom."""
+    if record["reason"] != Reason.RANK_KILLED or find_interruption(session, attempt) is None:
+        return record
+    step = max((rank.get("last_step") or 0 for rank in record["ranks"]), default=0)
+    message = f"killed at step {step}, on purpose: to verify that the job resumes"
+    return {**record, "reason": Reason.KILLED_TO_VERIFY.value, "message": message}
 
 
 def _note_start(

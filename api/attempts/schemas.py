@@ -242,6 +242,13 @@ class AssignedTimers(BaseModel):
     grace_seconds: float
 
 
+class Interruption(BaseModel):
+    """Where the ranks die on purpose, so that their job can be seen resuming."""
+
+    save_at_step: int
+    kill_at_step: int
+
+
 class Assignment(BaseModel):
     """Everything that one node needs to run its part of an attempt."""
 
@@ -266,4 +273,5 @@ class Assignment(BaseModel):
     env: dict[str, str]
     secrets: dict[str, str]
     resume: Resume | None
+    interruption: Interruption | None
     timers: AssignedTimers

@@ -16,12 +16,17 @@ from models import Database
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Desk:
-    """Where jobs are handed in."""
+    """Where jobs are handed in.
+
+    Attributes:
+        version: of the service.
+    """
 
     database: Database
     worlds: Worlds
     recipes: Mapping[str, Recipe]
     grace_seconds: int
+    version: str
 
 
 def open_desk(config: ApiConfig, database: Database) -> Desk:
@@ -30,7 +35,13 @@ def open_desk(config: ApiConfig, database: Database) -> Desk:
     splits = {name: recipe.splits for name, recipe in recipes.items()}
     worlds = Worlds(database, splits, config.input_roots)
     grace_seconds = round(config.timers.grace_seconds)
-    return Desk(database=database, worlds=worlds, recipes=recipes, grace_seconds=grace_seconds)
+    return Desk(
+        database=database,
+        worlds=worlds,
+        recipes=recipes,
+        grace_seconds=grace_seconds,
+        version=config.version,
+    )
 
 
 async def _desk(request: Request) -> Desk:

@@ -76,6 +76,8 @@ def edit_job(
         if "spec" in changed:
             changed["spec_sha256"] = content_hash(changed["spec"])
             told["limits"] = told.pop("spec")["limits"]
+        if changed.get("pool", job.pool) != job.pool:
+            changed["resume_sha256"] = None  # on other machines nobody has looked
         for name, value in changed.items():
             setattr(job, name, value)
         record_event(session, job, "job.edited", now=now, data=told)

@@ -11,7 +11,9 @@ from sqlalchemy import and_, select
 from sqlalchemy.orm import Session
 
 from api.jobs import schemas
-from models import Attempt, AttemptNode, Job, JobDependency, Node, Project
+from api.jobs.resuming import represent_resume
+from models import Attempt, AttemptNode, Job, JobDependency, Node, Project, Verification
+from models.queries.verifications import Subject, find_current
 from scheduler.core.states import JobState
 
 
@@ -22,7 +24,7 @@ class _Newest:
 
 
 def represent_jobs(session: Session, jobs: Sequence[Job]) -> list[schemas.Job]:
-    """Return `jobs` as the API shows them; four queries at most, however many they are."""
+    """Return `jobs` as the API shows them; five queries at most, however many they are."""
     if not jobs:
         return []
     project_ids = {job.project_id for job in jobs}
@@ -30,19 +32,30 @@ def represent_jobs(session: Session, jobs: Sequence[Job]) -> list[schemas.Job]:
     projects = {row.id: row.name for row in rows}
     newest = _find_newest(session, [job.id for job in jobs if job.num_attempts])
     waits_for = _find_waits(session, [job.id for job in jobs if _may_wait(job)])
+    verified = find_current(session, {_subject(job) for job in jobs if job.resume_sha256})
     return [
-        _represent(job, projects[job.project_id], newest.get(job.id), waits_for.get(job.id, []))
+        _represent(
+            job,
+            projects[job.project_id],
+            newest.get(job.id),
+            waits_for.get(job.id, []),
+            verified.get(_subject(job)),
+        )
         for job in jobs
     ]
 
 
-def represent_new_job(job: Job, project: str, waits_for: Sequence[str] = ()) -> schemas.Job:
-    """Return a job that has had no attempt yet; no query.
+def represent_new_job(
+    session: Session, job: Job, project: str, waits_for: Sequence[str] = ()
+) -> schemas.Job:
+    """Return a job that has had no attempt yet; one query.
 
     Args:
         waits_for: the jobs it depends on that have not succeeded yet.
     """
-    return _represent(job, project, None, waits_for)
+    subject = _subject(job)
+    verified = find_current(session, {subject} if job.resume_sha256 else ())
+    return _represent(job, project, None, waits_for, verified.get(subject))
 
 
 def render_job(job: schemas.Job) -> tuple[bytes, str]:
@@ -97,8 +110,16 @@ def _find_waits(session: Session, job_ids: Sequence[str]) -> Mapping[str, list[s
     return found
 
 
+def _subject(job: Job) -> Subject:
+    return job.project_id, job.resume_sha256 or ""
+
+
 def _represent(
-    job: Job, project: str, newest: _Newest | None, waits_for: Sequence[str]
+    job: Job,
+    project: str,
+    newest: _Newest | None,
+    waits_for: Sequence[str],
+    verified: Verification | None,
 ) -> schemas.Job:
     return schemas.Job(
         id=job.id,
@@ -118,6 +139,7 @@ def _represent(
         waits_for=list(waits_for),
         reservation=_reservation(job),
         evictions=job.evictions,
+        resume=represent_resume(verified),
         progress=_progress(newest.attempt) if newest is not None else None,
         attempt=_summary(newest) if newest is not None else None,
         parent_job_id=job.parent_job_id,

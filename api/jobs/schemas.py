@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
@@ -58,6 +58,22 @@ class Reservation(BaseModel):
     )
 
 
+Verdict = Literal["exact", "equivalent", "weights-only", "unknown"]
+
+
+class ResumeVerdict(BaseModel):
+    """How well jobs of this code, configuration and layout resume, as a verification has shown."""
+
+    verdict: Verdict = Field(
+        description="`exact`: bit for bit. `equivalent`: other bits, metrics that agree. "
+        "`weights-only`: the checkpoint holds no more. `unknown`: the reason says why."
+    )
+    reason: str = Field(examples=["NotVerified"])
+    message: str
+    verification_id: str | None = Field(description="Where the verdict comes from.")
+    verified_at: datetime | None
+
+
 class Job(BaseModel):
     """One request to train, and where it is."""
 
@@ -87,6 +103,7 @@ class Job(BaseModel):
     evictions: int = Field(
         description="How often it made room for others, or was moved.", examples=[0]
     )
+    resume: ResumeVerdict
     progress: Progress | None
     attempt: AttemptSummary | None
     parent_job_id: str | None = Field(description="The job that it was made from.")
@@ -153,3 +170,8 @@ class Validation(BaseModel):
     valid: bool
     errors: list[ErrorItem] = Field(description="Everything that is wrong, at once.")
     spec: StoredSpec | None = Field(description="With every default filled in; null if not valid.")
+
+
+def read_verdict(text: str) -> Verdict:
+    """Return a verdict as the API knows it."""
+    return next((known for known in get_args(Verdict) if known == text), "unknown")

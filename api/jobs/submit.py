@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from http import HTTPStatus
@@ -17,6 +17,7 @@ from api.auth.callers import Caller
 from api.idempotency import Answer, Ticket, write_once
 from api.jobs.desk import Desk
 from api.jobs.representation import render_job, represent_new_job
+from api.jobs.resuming import hash_subject
 from api.jobs.submission import Submission, read_submission
 from api.problems import pointer_of
 from models import Checkpoint, CheckpointState, File, Job, Project, new_id
@@ -39,7 +40,22 @@ class _References:
     project_id: str
     project: str
     parent_job_id: str | None
+    code_sha256: str | None
     problems: tuple[Problem, ...]
+    waits_for: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stored:
+    """A job that was just stored.
+
+    Attributes:
+        job: outside of the session.
+        waits_for: the jobs it depends on that have not succeeded yet.
+    """
+
+    job: Job
+    project: str
     waits_for: tuple[str, ...]
 
 
@@ -74,27 +90,55 @@ def submit_job(
         InvalidSpec: it cannot be run; every problem is listed.
         IdempotencyMismatch: the ticket's key came with another body.
     """
-    submission = _read(desk, document)
-    if submission.problems:
-        check_submission(desk, caller, submission)
+    submission = read_spotless(desk, caller, document)
 
     def work(session: Session) -> Answer:
-        references = _resolve(session, caller, submission)
-        if references.problems:
-            raise InvalidSpec(references.problems)
-        job = _make_job(submission, references, caller, now)
-        if parent_job_id is not None:
-            job.parent_job_id = parent_job_id
-        add_job(session, job, now=now, data={"by": caller.key_id})
-        if submission.spec.depends_on:
-            add_dependencies(session, job.id, submission.spec.depends_on)
-        shown = represent_new_job(job, references.project, references.waits_for)
-        body, etag = render_job(shown)
+        stored = store_job(session, desk, caller, submission, now=now, parent_job_id=parent_job_id)
+        job = stored.job
+        body, etag = render_job(represent_new_job(session, job, stored.project, stored.waits_for))
         return Answer(
             status=HTTPStatus.CREATED, body=body, location=f"/v1/jobs/{job.id}", etag=etag
         )
 
     return write_once(desk.database, ticket, work, now=now)
+
+
+def read_spotless(desk: Desk, caller: Caller, document: Any) -> Submission:
+    """Return what `document` says, with which nothing is wrong but for what the database knows.
+
+    Raises:
+        InvalidSpec: something is; what the database knows is listed with the rest.
+    """
+    submission = _read(desk, document)
+    if submission.problems:
+        check_submission(desk, caller, submission)
+    return submission
+
+
+def store_job(
+    session: Session,
+    desk: Desk,
+    caller: Caller,
+    submission: Submission,
+    *,
+    now: datetime,
+    parent_job_id: str | None = None,
+) -> Stored:
+    """Store a job with its first event, within the caller's transaction.
+
+    Raises:
+        InvalidSpec: the database knows something against it.
+    """
+    references = _resolve(session, caller, submission)
+    if references.problems:
+        raise InvalidSpec(references.problems)
+    job = _make_job(submission, references, desk.version, caller, now)
+    if parent_job_id is not None:
+        job.parent_job_id = parent_job_id
+    add_job(session, job, now=now, data={"by": caller.key_id})
+    if submission.spec.depends_on:
+        add_dependencies(session, job.id, submission.spec.depends_on)
+    return Stored(job=job, project=references.project, waits_for=references.waits_for)
 
 
 def validate_job(desk: Desk, caller: Caller, document: Any) -> dict[str, Any]:
@@ -172,7 +216,8 @@ def _resolve(session: Session, caller: Caller, submission: Submission) -> _Refer
             problems.append(Problem("/project", "unknown_project", message))
         else:
             project_id, project = found, spec.project
-    problems.extend(_missing_files(session, spec, project_id))
+    hashes = _read_hashes(session, spec, project_id)
+    problems.extend(_missing_files(spec, hashes))
     states = _read_states(session, spec, project_id)
     problems.extend(_bad_dependencies(spec, states))
     problems.extend(_beyond_quota(session, submission, project_id, caller))
@@ -188,6 +233,7 @@ def _resolve(session: Session, caller: Caller, submission: Submission) -> _Refer
         project_id=project_id,
         project=project,
         parent_job_id=parent_job_id,
+        code_sha256=None if spec.code is None else hashes.get(spec.code),
         problems=tuple(problems),
         waits_for=tuple(
             sorted(needed for needed, state in states.items() if state is not JobState.SUCCEEDED)
@@ -195,17 +241,24 @@ def _resolve(session: Session, caller: Caller, submission: Submission) -> _Refer
     )
 
 
-def _missing_files(session: Session, spec: JobSpec, project_id: str) -> list[Problem]:
+def _read_hashes(session: Session, spec: JobSpec, project_id: str) -> dict[str, str]:
+    """Return the hashes of the uploaded files that the spec names; those of the project."""
+    named = {source for source in spec.inputs.values() if source.startswith("file_")}
+    if spec.code is not None:
+        named.add(spec.code)
+    if not named:
+        return {}
+    rows = session.execute(
+        select(File.id, File.sha256).where(File.id.in_(named), File.project_id == project_id)
+    )
+    return {row.id: row.sha256 for row in rows}
+
+
+def _missing_files(spec: JobSpec, present: Collection[str]) -> list[Problem]:
     named = {"/code": spec.code} if spec.code is not None else {}
     for name, source in spec.inputs.items():
         if source.startswith("file_"):
             named[pointer_of(("inputs", name))] = source
-    if not named:
-        return []
-    rows = session.scalars(
-        select(File.id).where(File.id.in_(named.values()), File.project_id == project_id)
-    )
-    present = set(rows)
     message = "there is no such file in the project: upload it first, with POST /v1/files"
     return [
         Problem(pointer, _UNKNOWN_FILE, message)
@@ -266,7 +319,11 @@ def _may_resume(checkpoint: Checkpoint, project_id: str) -> bool:
 
 
 def _make_job(
-    submission: Submission, references: _References, caller: Caller, now: datetime
+    submission: Submission,
+    references: _References,
+    version: str,
+    caller: Caller,
+    now: datetime,
 ) -> Job:
     spec = submission.spec
     document = {**submission.document, "project": references.project}
@@ -312,6 +369,7 @@ def _make_job(
         served_ms=0,
         gpu_ms=0,
         deadline_served_ms=0,
+        resume_sha256=hash_subject(document, references.code_sha256, version),
         parent_job_id=references.parent_job_id,
         created_by=caller.key_id,
         created_at=now,

@@ -16,12 +16,14 @@ from fastapi import FastAPI
 
 from api.app import create_app
 from api.housekeeping import run_once as keep_house
+from api.jobs.desk import open_desk
 from api.protocol import BoundedHttp
 from api.roles.daemon import NodeProcess
 from api.roles.prepare import CannotStart, Prepared, open_socket, prepare
 from api.settings import Settings
 from api.storage import LocalStorage
 from api.telemetry import configure_logging
+from api.verification.loop import Verifier
 from scheduler.shell.loop import Scheduler, SchedulerConfig
 from scheduler.shell.oracle import Oracle
 from scheduler.shell.snapshot import Sight
@@ -114,7 +116,20 @@ def _start_loops(role: str, prepared: Prepared) -> list[Callable[[], None]]:
         )
         thread.start()
         stops.append(_stopper(ended.set, thread))
+        verifier = _make_verifier(prepared)
+        thread = threading.Thread(target=verifier.run, name="verifications", daemon=True)
+        thread.start()
+        stops.append(_stopper(verifier.stop, thread))
     return stops
+
+
+def _make_verifier(prepared: Prepared) -> Verifier:
+    return Verifier(
+        open_desk(prepared.config, prepared.database),
+        LocalStorage(prepared.config.storage_dir),
+        lambda: datetime.now(UTC),
+        poll_s=prepared.settings.poll_seconds,
+    )
 
 
 def _stopper(stop: Callable[[], None], thread: threading.Thread) -> Callable[[], None]:

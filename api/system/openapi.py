@@ -38,6 +38,7 @@ _TAGS = {
     "logs": "What the ranks printed.",
     "metrics": "What the code measured.",
     "checkpoints": "Points from which a job can go on.",
+    "verifications": "How well jobs resume, found out by killing one.",
     "files": "Code bundles and inputs.",
     "recipes": "Built-in trainers.",
     "pools": "Sets of machines.",

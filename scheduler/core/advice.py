@@ -167,6 +167,9 @@ _STEPS: dict[Reason, tuple[Step, ...]] = {
         _NODES,
     ),
     Reason.PRELOADER_DIED: (_RETRIED, _NODES),
+    Reason.KILLED_TO_VERIFY: (
+        Step(text="nothing: it goes on by itself, which is what the verification looks at"),
+    ),
     Reason.STALL_DETECTED: (
         Step(
             text="see where each rank stood: the event attempt.stalled has every stack",

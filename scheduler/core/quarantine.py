@@ -20,8 +20,13 @@ DURATION = timedelta(hours=1)
 TOGETHER = timedelta(seconds=30)
 """Leases of one node end this far apart at most: what comes together is one failure."""
 
-BLAMED_REASONS = INFRASTRUCTURE_REASONS - {Reason.STORAGE_UNAVAILABLE, Reason.STALL_DETECTED}
-"""Faults that lie with the node: outputs are stored elsewhere, and most hangs are the code's."""
+BLAMED_REASONS = INFRASTRUCTURE_REASONS - {
+    Reason.STORAGE_UNAVAILABLE,
+    Reason.STALL_DETECTED,
+    Reason.KILLED_TO_VERIFY,
+}
+"""Faults that lie with the node: outputs are stored elsewhere, most hangs are the code's, and some
+ranks are killed on purpose."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

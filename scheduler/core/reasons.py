@@ -69,6 +69,7 @@ class Reason(StrEnum):
     LEASE_LOST = "LeaseLost"
     PRELOADER_DIED = "PreloaderDied"
     STALL_DETECTED = "StallDetected"
+    KILLED_TO_VERIFY = "KilledToVerify"
 
 
 INFRASTRUCTURE_REASONS = frozenset(
@@ -80,6 +81,7 @@ INFRASTRUCTURE_REASONS = frozenset(
         Reason.LEASE_LOST,
         Reason.PRELOADER_DIED,
         Reason.STALL_DETECTED,
+        Reason.KILLED_TO_VERIFY,
     }
 )
 """Faults of machines and of ours: retried on their own budget, never on the user's."""

@@ -27,6 +27,7 @@ from trainmaster.resources.cluster import Keys, Nodes, Pools, Projects, Recipes
 from trainmaster.resources.files import Files
 from trainmaster.resources.jobs import Jobs
 from trainmaster.resources.quotas import Queues, Quotas, UsageRecords
+from trainmaster.resources.verifications import Verifications
 
 
 class Client:
@@ -71,6 +72,7 @@ class Client:
         self.files = Files(self._transport)
         self.jobs = Jobs(self._transport, self.files)
         self.checkpoints = Checkpoints(self._transport)
+        self.verifications = Verifications(self._transport)
         self.nodes = Nodes(self._transport)
         self.pools = Pools(self._transport)
         self.queues = Queues(self._transport)

@@ -108,6 +108,20 @@ class Reservation(Resource):
 
 
 @dataclass(frozen=True, kw_only=True)
+class ResumeVerdict(Resource):
+    """How well jobs of this code, configuration and layout resume.
+
+    `verdict` is exact, equivalent, weights-only or unknown; `reason` and `message` say why.
+    """
+
+    verdict: str = "unknown"
+    reason: str = ""
+    message: str = ""
+    verification_id: str | None = None
+    verified_at: datetime | None = _instant()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Job(Resource):
     """One request to train. `etag` guards edits: it names the version that was read."""
 
@@ -128,6 +142,7 @@ class Job(Resource):
     waits_for: list[str] = _empty(list)
     reservation: Reservation | None = _nested(Reservation)
     evictions: int = 0
+    resume: ResumeVerdict | None = _nested(ResumeVerdict)
     parent_job_id: str | None = None
     progress: Progress | None = _nested(Progress)
     attempt: AttemptRef | None = _nested(AttemptRef)
@@ -549,3 +564,41 @@ class Key(Resource):
     expires_at: datetime | None = _instant()
     revoked_at: datetime | None = _instant()
     key: str | None = field(default=None, repr=False)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Verification(Resource):
+    """A training that is run twice, once without and once with a kill, and compared.
+
+    `state` is reference or interrupted, after the job that is due, or finished; `comparison` holds
+    the files and metrics that were compared.
+    """
+
+    id: str
+    state: str
+    project: str = ""
+    name: str = ""
+    verdict: str | None = None
+    reason: str | None = None
+    message: str = ""
+    reference_job_id: str = ""
+    interrupted_job_id: str | None = None
+    interruption: Mapping[str, Any] | None = None
+    comparison: Mapping[str, Any] | None = None
+    seed: int = 0
+    tolerance: float = 0.0
+    subject_sha256: str = ""
+    spec: Mapping[str, Any] = _empty(dict)
+    version: int = 0
+    created_at: datetime | None = _instant()
+    finished_at: datetime | None = _instant()
+
+    @property
+    def is_finished(self) -> bool:
+        """Whether the verdict is there."""
+        return self.state == "finished"
+
+    @property
+    def job_id(self) -> str:
+        """The job that is due, or was last."""
+        return self.interrupted_job_id or self.reference_job_id

@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainmaster._checkpoint_folder import Checkpoint
 from trainmaster._finite import complain, find_bad_loss
+from trainmaster._interruption import Interruption
 from trainmaster._job_errors import CheckpointNotCommitted, NonFiniteLoss, RunError
 from trainmaster._spool import clean_step, clean_values
 from trainmaster._standalone import Standalone
@@ -88,6 +89,11 @@ class Run:
         self._latest: Checkpoint | None = None
         keeper = Supervised if self.is_supervised else Standalone
         self._keeper: Supervised | Standalone = keeper(description, self.rank, self._wishes)
+        self._interruption: Interruption | None = None
+        plan = description.get("interruption")
+        if self.is_supervised and plan:
+            checkpoints = Path(description["checkpoints_dir"])
+            self._interruption = Interruption(plan, checkpoints, self._wishes)
 
     def log(self, step: int, values: Mapping[str, Any] | None = None, /, **more: Any) -> None:
         """Record metrics of one step; on disk when this returns, and never waits for the service.
@@ -104,11 +110,16 @@ class Run:
                 `health.on_nan` is "fail". It is recorded all the same.
         """
         numbers = clean_values({**(values or {}), **more})
-        self._record(clean_step(step), time.time(), numbers)
+        number = clean_step(step)
+        self._record(number, time.time(), numbers)
+        if self._interruption is not None:
+            self._interruption.reach(number)
 
     def progress(self, step: int, total_steps: int | None = None) -> None:
         """Say how far the training is; as often as you like, at most four a second are sent."""
         self._keeper.progress(step, total_steps)
+        if self._interruption is not None:
+            self._interruption.reach(step)
 
     def should_stop(self) -> bool:
         """Return whether somebody wants this run to save and end; cheap enough for every step."""

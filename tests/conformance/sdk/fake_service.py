@@ -63,6 +63,8 @@ class FakeService:
         self.documents: dict[str, Any] = {}
         self.contents: dict[str, bytes] = {}
         self.replies_of_keys: dict[str, tuple[int, dict[str, Any]]] = {}
+        self.verdict: dict[str, Any] = {"verdict": "exact", "reason": "SameFiles"}
+        """What becomes of verifications."""
         self.export_ends: dict[str, Any] = {"state": "succeeded"}
         """What becomes of jobs that export."""
         self.foreseen: dict[str, Any] | None = None
@@ -210,6 +212,37 @@ class FakeService:
             self.contents[f"/v1/checkpoints/{checkpoint_id}/files/{path}"] = data
         return checkpoint_id
 
+    def add_verification(self, spec: dict[str, Any]) -> dict[str, Any]:
+        """Add a verification that each long poll takes one step further."""
+        verification_id = f"ver_{len(self.documents) + 1:04d}"
+        document = {
+            "id": verification_id,
+            "object": "verification",
+            "state": "reference",
+            "verdict": None,
+            "reason": None,
+            "message": "",
+            "reference_job_id": self.add_job(spec=spec),
+            "interrupted_job_id": None,
+            "interruption": None,
+            "comparison": None,
+            "spec": spec,
+            "version": 1,
+            "created_at": "2026-01-02T03:04:05Z",
+        }
+        self.documents[f"/v1/verifications/{verification_id}"] = document
+        return document
+
+    def carry_on(self, document: dict[str, Any]) -> None:
+        """Take a verification one step further."""
+        document["version"] += 1
+        if document["state"] == "reference":
+            document["interrupted_job_id"] = self.add_job(spec=document["spec"])
+            document["interruption"] = {"save_at_step": 3, "kill_at_step": 5}
+            document["state"] = "interrupted"
+        elif document["state"] == "interrupted":
+            document |= {"state": "finished", "message": "so it is", **self.verdict}
+
     def requests(self, method: str, path: str) -> list[Seen]:
         """Return what arrived for a path, oldest first."""
         return [each for each in self.seen if each.method == method and each.path == path]
@@ -274,7 +307,10 @@ class _Handler(BaseHTTPRequestHandler):
         elif self.route in service.contents:
             self._content(service.contents[self.route])
         elif self.route in service.documents:
-            self._json(200, service.documents[self.route])
+            document = service.documents[self.route]
+            if "wait" in seen.query and document.get("object") == "verification":
+                service.carry_on(document)
+            self._json(200, document)
         elif self.route in service.lists:
             self._page(service.lists[self.route])
         elif self.route == "/v1/jobs":
@@ -310,6 +346,11 @@ class _Handler(BaseHTTPRequestHandler):
             return 201, file
         if self.route in {"/v1/jobs", "/v1/jobs/validate", "/v1/jobs/simulate"}:
             return self._take_spec(json.loads(seen.body))
+        if self.route == "/v1/jobs/verify-resume":
+            spec = json.loads(seen.body)
+            if "workerz" in spec:
+                return 422, {"code": "invalid_spec", "detail": "is wrong", "errors": [WORKERZ]}
+            return 201, service.add_verification(spec)
         if self.route == "/v1/quotas":
             quotas = service.lists.setdefault(self.route, [])
             quotas.append({"id": f"quo_{len(quotas) + 1}", "version": 1, **json.loads(seen.body)})

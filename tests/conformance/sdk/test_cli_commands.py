@@ -585,3 +585,58 @@ def test_an_export_that_fails_says_why_and_ends_as_its_job(
     assert result.exit_code == 1
     assert message in result.stderr
     assert list(tmp_path.iterdir()) == []
+
+
+COMPARED = {
+    "reference": {"checkpoint_id": "ckpt_1", "step": 9},
+    "interrupted": {"checkpoint_id": "ckpt_2", "step": 9},
+    "killed_at_step": 5,
+    "resumed_from_step": 3,
+    "num_files": 2,
+    "num_files_same": 1,
+    "files": [
+        {"path": "state.pt", "is_same": False, "reference_sha256": "a", "interrupted_sha256": "b"},
+        {"path": "model.pt", "is_same": True, "reference_sha256": "a", "interrupted_sha256": "a"},
+    ],
+    "metrics": [{"name": "loss", "reference": 1.0, "interrupted": 1.01, "is_near": True}],
+}
+
+
+@pytest.mark.parametrize(
+    ("verdict", "code"),
+    [("exact", 0), ("equivalent", 0), ("weights-only", 1), ("unknown", 1)],
+)
+def test_verify_resume_prints_the_verdict_and_ends_by_it(
+    run: Run, service: FakeService, tmp_path: Path, verdict: str, code: int
+) -> None:
+    service.verdict = {"verdict": verdict, "reason": "Because", "comparison": COMPARED}
+    (tmp_path / "job.json").write_text(json.dumps({"recipe": "lm", "config": {"steps": 9}}))
+
+    result = run(
+        "verify-resume", str(tmp_path / "job.json"), "-c", "lr=0.1", "--seed", "7",
+        "--tolerance", "0.1",
+    )  # fmt: skip
+
+    assert result.exit_code == code, result.output
+    assert result.stdout == f"{verdict}\n"
+    assert "training without a kill: job_0001" in result.stderr
+    assert "training with a kill at step 5: job_0002" in result.stderr
+    assert "state.pt differs" in result.stderr
+    (asked,) = service.requests("POST", "/v1/jobs/verify-resume")
+    assert json.loads(asked.body) == {"recipe": "lm", "config": {"steps": 9, "lr": 0.1}}
+    assert asked.query == {"seed": "7", "tolerance": "0.1"}
+
+
+def test_verify_resume_prints_one_document_as_json(run: Run, service: FakeService) -> None:
+    result = run("verify-resume", "--recipe", "lm", "--json")
+
+    assert result.exit_code == 0, result.output
+    assert json.loads(result.stdout) == service.documents["/v1/verifications/ver_0001"]
+    assert result.stderr == ""
+
+
+def test_verify_resume_of_a_bad_spec_is_refused(run: Run, service: FakeService) -> None:
+    result = run("verify-resume", "--recipe", "lm", "--set", "workerz=2")
+
+    assert result.exit_code == 3
+    assert "did you mean workers?" in result.stderr

@@ -16,7 +16,15 @@ from trainmaster._errors import (
 )
 from trainmaster._pages import Page, fetch_page
 from trainmaster._transport import Transport
-from trainmaster.documents import Attempt, Checkpoint, Explanation, Job, Simulation, Validation
+from trainmaster.documents import (
+    Attempt,
+    Checkpoint,
+    Explanation,
+    Job,
+    Simulation,
+    Validation,
+    Verification,
+)
 from trainmaster.resources.addresses import Ref, path_to
 from trainmaster.resources.events import Events
 from trainmaster.resources.files import Files
@@ -110,6 +118,39 @@ class Jobs:
         }
         reply = self._transport.post("/v1/jobs/simulate", document, query=query)
         return Simulation.parse(reply.json())
+
+    def verify_resume(
+        self,
+        spec: Mapping[str, Any] | None = None,
+        /,
+        *,
+        seed: int | None = None,
+        tolerance: float | None = None,
+        idempotency_key: str | None = None,
+        **fields: Any,
+    ) -> Verification:
+        """Find out how well a spec resumes: two jobs, one of them killed once, are compared.
+
+        Wait for the verdict with `client.verifications.wait`.
+
+        Args:
+            spec: as for `submit`; `fields` are laid over it.
+            seed: decides at which step is killed; another one each time otherwise.
+            tolerance: how far metrics may differ, relative to the larger, and still be equivalent.
+            idempotency_key: your own name for this request.
+            **fields: fields of the spec.
+
+        Raises:
+            UnprocessableError, BadRequestError: the spec cannot be; `errors` names each field.
+        """
+        document = self._with_uploaded_code({**(spec or {}), **fields})
+        reply = self._transport.post(
+            "/v1/jobs/verify-resume",
+            document,
+            query={"seed": seed, "tolerance": None if tolerance is None else str(tolerance)},
+            idempotency_key=idempotency_key,
+        )
+        return Verification.parse(reply.json())
 
     def explain(self, job: Ref) -> Explanation:
         """Return why the job is where it is, when it starts or ends, and what can be done."""

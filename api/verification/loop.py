@@ -1,0 +1,72 @@
+"""Carries all open verifications on. Level-triggered: right when every wake-up is lost."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from datetime import datetime
+
+import structlog
+from sqlalchemy.exc import IntegrityError
+from sqlalchemy.orm.exc import StaleDataError
+
+from api.jobs.desk import Desk
+from api.storage import LocalStorage
+from api.verification.carry_on import carry_on
+from models.queries.jobs import JOBS_TOPIC
+from models.queries.verifications import VERIFICATIONS_TOPIC, list_open_ids
+
+log = structlog.get_logger()
+
+# Jobs come and go by the hundred a second; nobody waits for a verdict that closely.
+_BREATH_S = 0.2
+
+
+class Verifier:
+    """Looks at open verifications until it is told to stop."""
+
+    def __init__(
+        self, desk: Desk, storage: LocalStorage, clock: Callable[[], datetime], *, poll_s: float
+    ) -> None:
+        """`poll_s` is the longest time between two looks, however quiet the doorbell is."""
+        self._desk, self._storage, self._clock, self._poll_s = desk, storage, clock, poll_s
+        self._stopped = threading.Event()
+
+    def run(self) -> None:
+        """Look after look, until `stop`."""
+        doorbell = self._desk.database.doorbell
+        num_open = 0
+        while not self._stopped.is_set():
+            since = {topic: doorbell.count(topic) for topic in (JOBS_TOPIC, VERIFICATIONS_TOPIC)}
+            try:
+                num_open = self.run_once()
+            except Exception:
+                log.exception("looking at verifications failed; trying again")
+            self._stopped.wait(_BREATH_S)
+            # A job that ends rings for whoever may take its place; without one to wait for, only
+            # a new verification is of interest.
+            topic = JOBS_TOPIC if num_open else VERIFICATIONS_TOPIC
+            doorbell.wait(topic, since=since[topic], timeout_s=self._poll_s)
+
+    def stop(self) -> None:
+        """End `run` at the next opportunity."""
+        self._stopped.set()
+        self._desk.database.doorbell.ring([JOBS_TOPIC, VERIFICATIONS_TOPIC])
+
+    def run_once(self) -> int:
+        """Carry each on as far as it goes now; return how many are open afterwards."""
+        with self._desk.database.read() as session:
+            ids = list_open_ids(session)
+        num_open = 0
+        for verification_id in ids:
+            try:
+                while carry_on(self._desk, self._storage, verification_id, now=self._clock()):
+                    log.info("verification carried on", verification=verification_id)
+            except (StaleDataError, IntegrityError):
+                log.info("overtaken; the next look sees why", verification=verification_id)
+            except Exception:
+                # The others are not to wait for one that cannot be carried on.
+                log.exception("a verification fails; trying again", verification=verification_id)
+            with self._desk.database.read() as session:
+                num_open += verification_id in list_open_ids(session)
+        return num_open
