@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench import (
+    communication,
     core_scale,
     explain,
     first_step,
@@ -24,6 +25,7 @@ from tests.bench import (
     metrics,
     starts,
     step_overhead,
+    stragglers,
     submits,
 )
 from tests.bench.bench import Bench
@@ -41,6 +43,8 @@ _BENCHMARKS = {
         explain,
         core_scale,
         lm_mfu,
+        communication,
+        stragglers,
     )
 }
 

@@ -22,6 +22,8 @@ if TYPE_CHECKING:
 # measured on the interfaces of two and four ranks.
 WIRE_FACTOR = 1.05
 
+EVERY = 16  # steps between rounds, where a job does not say
+
 # Bytes of one number as it is sent. Integers have a scale of four bytes for each 512 of them.
 _SCALE_BYTES = 4 / 512
 _COMPRESSED_BYTES = {
@@ -69,6 +71,7 @@ class Model:
         num_sums: how often a step adds up such a boundary over tensor ranks; None where that is
             not known. A block does it four times: after each of its two halves, there and back.
         gathered_bytes: of what tensor ranks put together besides, for one sample: logits.
+        tied_bytes: of parameters that the first and the last block have in common.
         root_share: of the parameters, those that FSDP2 keeps after the forward pass.
     """
 
@@ -78,6 +81,7 @@ class Model:
     boundary_bytes: int | None = None
     num_sums: int | None = None
     gathered_bytes: int = 0
+    tied_bytes: int = 0
     root_share: float = 0.0
 
 
@@ -128,8 +132,11 @@ def predict(
     """
     phases: dict[str, float] = {}
     missing: list[str] = []
-    # What a rank holds: the split over tensor and pipeline ranks is even but for a few vectors.
-    local_bytes = model.num_parameters * model.number_bytes / (layout.tensor * layout.pipeline)
+    # What a rank holds: the split over tensor and pipeline ranks is even but for a few vectors, and
+    # both ends of a pipeline have what they have in common.
+    held_twice = model.tied_bytes if layout.pipeline > 1 else 0
+    held_bytes = model.num_parameters * model.number_bytes + held_twice
+    local_bytes = held_bytes / (layout.tensor * layout.pipeline)
     if layout.shard > 1:
         phases.update(_shard_phases(local_bytes, model, layout, backend))
     if layout.data > 1:
@@ -197,9 +204,8 @@ def _data_phase(
     # Up and down, once a round. Servers stand beside ranks, so that one part in `data` of what is
     # exchanged stays on its machine: it leaves a rank what a ring would send.
     away = (layout.data - 1) / layout.data
-    every = sync.get("every") or 1
-    if sync.get("mode") == "parameter_server":
-        return "outer", (sent_numbers + held_bytes) * away
+    is_each_step = sync.get("mode") == "parameter_server"
+    every = 1 if is_each_step else sync.get("every") or EVERY
     return "outer", 2 * sent_numbers * away / every
 
 
@@ -222,9 +228,15 @@ def _activation_bytes(
     if missing or model.boundary_bytes is None or batch_size is None:
         return None
     samples = batch_size / layout.shares
+    if layout.pipeline > 1:
+        # A share goes in twice as many pieces as there are stages; one that is empty borrows.
+        samples = max(samples, 2 * layout.pipeline)
     share_bytes = model.boundary_bytes * samples
     # Forward and back over each boundary; the ranks at both ends have one neighbour only.
     sent = 2 * share_bytes * (layout.pipeline - 1) / layout.pipeline
+    if layout.pipeline > 1:
+        # Both ends send each other the gradients of what they have in common.
+        sent += 2 * model.tied_bytes / (layout.pipeline * layout.tensor * layout.shard)
     if layout.tensor > 1:
         # Of a pipeline each rank has its part of the layers.
         sums = (model.num_sums or 0) / layout.pipeline

@@ -73,6 +73,15 @@ def test_layers_that_are_divided_add_up_activations() -> None:
     assert said == pytest.approx({"gradients": 2e6, "activations": 4 * 3 * 4000 * 4})
 
 
+def test_stages_send_activations_and_what_they_have_in_common() -> None:
+    model = Model(num_parameters=1_000_000, boundary_bytes=4000, tied_bytes=1000)
+
+    said = predicted(Layout(pipeline=2), model)
+
+    # Eight samples over one boundary and back, from one of two ranks each, and both tables.
+    assert said == pytest.approx({"activations": 8 * 4000 + 1000})
+
+
 def test_what_is_not_known_is_said() -> None:
     said = predict(MILLION, Layout(pipeline=2), {}, backend="gloo", batch_size=None)
 

@@ -77,5 +77,6 @@ def _size_language_model(config: Mapping[str, Any]) -> Model:
         boundary_bytes=4 * context * width,
         num_sums=4 * layers + 2,  # two more for the tables at both ends
         gathered_bytes=4 * context * rows,
+        tied_bytes=4 * rows * width,  # the table is the head as well
         root_share=(tables + 2 * width) / (tables + layers * (12 * width**2 + 13 * width)),
     )

@@ -68,7 +68,7 @@ class Accounting:
         self._read_servers: Callable[[], Counted] | None = None
         self._models: list[torch.nn.Module] = []
         self._meter = Meter(
-            self._read, self._record, num_ranks=run.world_size, read_wire=Connections().read
+            self.totals, self._record, num_ranks=run.world_size, read_wire=Connections().read
         )
 
     @functools.cached_property
@@ -117,7 +117,8 @@ class Accounting:
         """Take the largest over all ranks of what each offered."""
         self._meter.take(largest)
 
-    def _read(self) -> Totals:
+    def totals(self) -> Totals:
+        """Return what has been sent and waited since the process began."""
         settle_waits()
         totals = self.ledger.totals()
         if self._read_servers is None:
