@@ -191,6 +191,15 @@ def test_a_fragment_that_is_skipped_would_be_seen(forge: Forge, tmp_path: Path) 
     assert out[0]["counters"]["rounds"] != 6 * 2 + 1
 
 
+def test_ranks_of_one_number_in_each_replica_share_what_is_theirs(
+    forge: Forge, tmp_path: Path
+) -> None:
+    two = train(forge, tmp_path / "two", EVERY_4, ranks=2)
+    four = train(forge, tmp_path / "four", EVERY_4, ranks=4, slots=2)
+
+    assert max(distance(two[0], each) for each in four) == 0
+
+
 def test_buffers_are_the_mean_over_replicas(forge: Forge, tmp_path: Path) -> None:
     out = train(forge, tmp_path / "right", EVERY_4, ranks=2, has_norm=True)
     wrong = train(

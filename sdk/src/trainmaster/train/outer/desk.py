@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 from trainmaster._order import Cursor, Plan
@@ -79,7 +78,8 @@ class Desk:
             else:
                 del self._asking[number]
                 waited_s = self._clock() - peer.asked_at_s
-                peer.answer({"piece": asdict(piece)}, waited_s=waited_s)
+                described = {**vars(piece), "after": vars(piece.after)}
+                peer.answer({"piece": described}, waited_s=waited_s)
         if rest is Rest.WAIT or self._asking.keys() < dispatcher.replicas:
             return
         for peer in self._asking.values():

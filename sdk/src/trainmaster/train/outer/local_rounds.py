@@ -168,7 +168,7 @@ class LocalRounds(Joined):
             "sections": numbers,
             "weight": 1.0,
             "roll": self._roll,
-            "cursor": self._cursor.to_dict(),
+            "cursor": vars(self._cursor),
         }
         tensors = [part for number in numbers for part in self._strands[number].leave()]
         answer = self._link.ask(Message(head, tensors), "round")

@@ -219,7 +219,7 @@ class ParameterServer(Joined):
             "numbers": numbers if is_new else None,
             "roll": self._roll,
             # In step, the first of those to come is where this step ends.
-            "cursor": (self._ahead[0] if self._ahead else self._cursor).to_dict(),
+            "cursor": vars(self._ahead[0] if self._ahead else self._cursor),
             "ends_step": len(self._pushed) == len(self._optimizers),
         }
         messages: dict[int, Message] = {}
@@ -243,7 +243,7 @@ class ParameterServer(Joined):
         counters.gaps[head["gap"]] += 1
 
     def _ask_for_piece(self) -> None:
-        head = {"op": "piece", "plan": self._plan, "cursor": self._cursor.to_dict()}
+        head = {"op": "piece", "plan": self._plan, "cursor": vars(self._cursor)}
         is_bounded = self._settings["staleness"] is not None
         answer = self._link.ask(Message({**head, "is_patient": not is_bounded}), "data")
         if answer.head.get("rest") == "wait":

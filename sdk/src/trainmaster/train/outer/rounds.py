@@ -87,7 +87,7 @@ class Rounds(Generic[Offer]):
             ready = sorted(self._joining) if at_once or not (self.roll or self._offers) else []
         for member in ready:
             del self._joining[member]
-        if self.is_first_server and ready:
+        if ready:
             self.roll = (self.roll or set()) | set(ready)
         return ready
 
@@ -99,7 +99,8 @@ class Rounds(Generic[Offer]):
 
     def close(self, *, may_admit: bool = True) -> Closed[Offer] | None:
         """Return the round under way if it is complete, and begin the next."""
-        waited_for = (self.roll or set()) & self._present - self._joining.keys()
+        later = {member for member, after in self._joining.items() if after > self.number}
+        waited_for = (self.roll or set()) & self._present - later
         if not self._offers or not waited_for <= self._offers.keys():
             return None
         offers = dict(sorted(self._offers.items()))

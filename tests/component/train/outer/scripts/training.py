@@ -36,8 +36,17 @@ if settings["sync"] is None:
 if settings.get("mutation"):
     mutate(settings["mutation"])
 description = {"sync": settings["sync"], "outer": {"grace_s": 5}}
-outer = join_outer(description, dict(os.environ), replica=rank, num_replicas=world)
-training = Training(outer, rank, world, settings["optimizer"], plan, **more)
+slots = settings.get("slots", 1)
+replica, num_replicas = rank // slots, world // slots
+outer = join_outer(
+    description,
+    dict(os.environ),
+    replica=replica,
+    num_replicas=num_replicas,
+    slot=rank % slots,
+    num_slots=slots,
+)
+training = Training(outer, replica, num_replicas, settings["optimizer"], plan, **more)
 if settings.get("resume"):
     training.load()
 training.hand_over()

@@ -1,0 +1,128 @@
+"""Claims about servers as processes and as hosts; each function is one test."""
+
+import contextlib
+import socket
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).resolve().parents[5]))
+
+from tests.component.train.outer.scripts.replicas import Training, make_plan
+from trainmaster._job_errors import RunError
+from trainmaster.train.outer import serve
+from trainmaster.train.outer.frames import Message
+from trainmaster.train.outer.joined import Joined, Seat
+from trainmaster.train.outer.joining import make_joined
+from trainmaster.train.outer.link import ServerLost, Wires
+from trainmaster.train.outer.serve import Settings, start_server
+from trainmaster.train.outer.server import Server
+
+TOKEN = "00" * 32
+LIMIT_S = 60.0
+
+
+@contextlib.contextmanager
+def serving(
+    num_replicas: int, grace_s: float = 30.0
+) -> Iterator[tuple[tuple[str, int], threading.Thread]]:
+    """Run a server in this process; give its address and its thread."""
+    listener = socket.create_server(("127.0.0.1", 0))
+    server = Server(listener, bytes.fromhex(TOKEN), 0, num_replicas, grace_s=grace_s)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    yield listener.getsockname(), thread
+
+
+def join(address: tuple[str, int], replica: int, num_replicas: int, **sync: object) -> Joined:
+    link = Wires([address], bytes.fromhex(TOKEN), replica, 0)
+    return make_joined({"mode": "local_sgd", "every": 4, **sync}, link, Seat(replica, num_replicas))
+
+
+def refused(kind: type[Exception], what: str, action: Callable[[], object]) -> None:
+    said = ""
+    try:
+        action()
+    except kind as error:
+        said = str(error)
+    assert what in said, said
+
+
+def claim_who_does_not_know_the_token_is_not_let_in_and_harms_nobody() -> None:
+    with serving(1) as (address, thread):
+        wrong = bytes.fromhex("11" * 32)
+        refused(ServerLost, "does not let us in", lambda: Wires([address], wrong, 0, 0))
+        with socket.create_connection(address) as stranger:
+            stranger.sendall(b"GET / HTTP/1.1\r\nHost: here\r\n\r\n")
+            with contextlib.suppress(ConnectionResetError):
+                assert stranger.recv(1000) == b""
+
+        joined = join(address, 0, 1)
+        assert joined.maximum([3]) == [3]
+        joined.close()
+        thread.join(LIMIT_S)
+
+    assert not thread.is_alive()
+
+
+def claim_a_replica_with_another_model_or_other_settings_is_told_so() -> None:
+    with serving(2) as (address, _):
+        plan = make_plan(96, 16, 1)
+        one = Training(join(address, 0, 2), 0, 2, "sgd", plan)
+        one.hand_over()
+        threading.Thread(target=one.run, daemon=True).start()
+        time.sleep(0.5)  # the first to come is the one to agree with
+        other = Training(join(address, 1, 2), 1, 2, "sgd", plan, has_norm=True)
+        other.hand_over()
+        refused(RunError, "run the same script", other.run)
+        other = Training(join(address, 1, 2, compression="int8"), 1, 2, "sgd", plan)
+        other.hand_over()
+        refused(RunError, "run the same script", other.run)
+
+
+def claim_a_server_that_goes_away_is_named() -> None:
+    with serving(1) as (address, _):
+        link = Wires([address], bytes.fromhex(TOKEN), 0, 0)
+        link._connections[0].close()
+
+        refused(ServerLost, "is gone", lambda: link.ask(Message({"op": "talk"}), "talk"))
+
+
+def claim_a_server_that_fails_tells_everybody_who_waits() -> None:
+    with serving(1) as (address, _):
+        link = Wires([address], bytes.fromhex(TOKEN), 0, 0)
+
+        nonsense = Message({"op": "talk", "kind": "nonsense"})
+        refused(RunError, "the server failed: KeyError", lambda: link.ask(nonsense, "talk"))
+
+
+def claim_a_server_does_not_linger_when_nobody_comes_back() -> None:
+    with serving(2, grace_s=0.2) as (address, thread):
+        link = Wires([address], bytes.fromhex(TOKEN), 0, 0)
+        link._connections[0].close()  # as a replica that is killed
+        thread.join(LIMIT_S)
+
+    assert not thread.is_alive()
+
+
+def claim_a_server_is_forked_where_that_is_safe_and_else_begun_anew() -> None:
+    assert serve._may_fork()
+    stop = threading.Event()
+    busy = threading.Thread(target=stop.wait, daemon=True)
+    busy.start()
+    assert not serve._may_fork()
+
+    # In the current folder is a json.py that must not be taken for Python's own.
+    Path("json.py").write_text("raise RuntimeError('this is not json')\n")
+    port = start_server(Settings(0, 1, TOKEN, "127.0.0.1", None, 5.0))
+    joined = join(("127.0.0.1", port), 0, 1)
+
+    assert joined.maximum([4]) == [4]
+    joined.close()
+    stop.set()
+
+
+if __name__ == "__main__":
+    globals()[sys.argv[1]]()
