@@ -12,8 +12,8 @@ from sqlalchemy.orm import Session
 
 from api.jobs import schemas
 from api.jobs.resuming import represent_resume
-from models import Attempt, AttemptNode, Job, JobDependency, Node, Project, Verification
-from models.queries.verifications import Subject, find_current
+from models import Attempt, AttemptNode, Job, JobDependency, Node, Project
+from models.queries.verifications import Shown, Subject, find_shown
 from scheduler.core.states import JobState
 
 
@@ -32,7 +32,7 @@ def represent_jobs(session: Session, jobs: Sequence[Job]) -> list[schemas.Job]:
     projects = {row.id: row.name for row in rows}
     newest = _find_newest(session, [job.id for job in jobs if job.num_attempts])
     waits_for = _find_waits(session, [job.id for job in jobs if _may_wait(job)])
-    verified = find_current(session, {_subject(job) for job in jobs if job.resume_sha256})
+    verified = find_shown(session, {_subject(job) for job in jobs if job.resume_sha256})
     return [
         _represent(
             job,
@@ -54,7 +54,7 @@ def represent_new_job(
         waits_for: the jobs it depends on that have not succeeded yet.
     """
     subject = _subject(job)
-    verified = find_current(session, {subject} if job.resume_sha256 else ())
+    verified = find_shown(session, {subject} if job.resume_sha256 else ())
     return _represent(job, project, None, waits_for, verified.get(subject))
 
 
@@ -119,7 +119,7 @@ def _represent(
     project: str,
     newest: _Newest | None,
     waits_for: Sequence[str],
-    verified: Verification | None,
+    verified: Shown | None,
 ) -> schemas.Job:
     return schemas.Job(
         id=job.id,

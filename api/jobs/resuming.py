@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from api.jobs import schemas
-from models import Verification
+from models.queries.verifications import Shown
 from scheduler.core.spec import content_hash
 
 _DECISIVE = (
@@ -51,15 +51,15 @@ def hash_subject(document: Mapping[str, Any], code_sha256: str | None, version: 
     return content_hash({**decisive, "code_sha256": code_sha256, "version": version})
 
 
-def represent_resume(found: Verification | None) -> schemas.ResumeVerdict:
+def represent_resume(found: Shown | None) -> schemas.ResumeVerdict:
     """Return what a job shows of the verification that speaks for it."""
-    if found is None or found.verdict is None:
+    if found is None:
         return NOT_VERIFIED
     return schemas.ResumeVerdict(
         verdict=schemas.read_verdict(found.verdict),
-        reason=found.reason or "",
+        reason=found.reason,
         message=found.message,
-        verification_id=found.id,
+        verification_id=found.verification_id,
         verified_at=found.finished_at,
     )
 
