@@ -191,6 +191,19 @@ def test_a_fragment_that_is_skipped_would_be_seen(forge: Forge, tmp_path: Path) 
     assert out[0]["counters"]["rounds"] != 6 * 2 + 1
 
 
+@pytest.mark.parametrize(
+    ("mutation", "is_same"), [(None, True), ("leave learning rates alone", False)]
+)
+def test_servers_follow_a_schedule_of_the_script(
+    forge: Forge, tmp_path: Path, mutation: str | None, is_same: bool
+) -> None:
+    alone = train(forge, tmp_path / "alone", None, "momentum", decays=True)
+
+    out = train(forge, tmp_path, TWO_SERVERS, "momentum", ranks=2, decays=True, mutation=mutation)
+
+    assert (distance(out[0], alone[0]) <= TOLERANCE) == is_same
+
+
 def test_ranks_of_one_number_in_each_replica_share_what_is_theirs(
     forge: Forge, tmp_path: Path
 ) -> None:

@@ -14,6 +14,7 @@ from trainmaster.train.outer.joined import Joined
 from trainmaster.train.sources import ShuffledOrder
 
 SEED = 3
+DECAY = 0.9  # of the learning rate in each step, where it decays
 
 
 def make_network(*, has_norm: bool = False) -> nn.Module:
@@ -60,10 +61,12 @@ class Training:
         self.used: list[tuple[int, int]] = []
         self.ends = 0
         self.cursor = Cursor()
+        self.decays = False
 
     def hand_over(self) -> None:
         self.outer.wrap("model", self.network)
         self.outer.adopt("optimizer", self.optimizer)
+        self.schedule = torch.optim.lr_scheduler.ExponentialLR(self.optimizer, DECAY)
 
     def rows(self, batch: Any) -> tuple[torch.Tensor, int]:
         share = share_of(batch.count, self.replica, self.num_replicas)
@@ -84,6 +87,8 @@ class Training:
             self.outer.weigh(loss, count, batch.count).backward()
             self.optimizer.step()
             self.ends += batch.is_last_of_epoch
+            if self.decays:
+                self.schedule.step()
             self.outer.after_step(batch.after.step, count)
             yield batch.after.step
         self.outer.end_loop(self.cursor.step)
@@ -121,10 +126,11 @@ def make_plan(size: int, batch_size: int, epochs: int | None, steps: int | None 
     return Plan((SEED, size, True), batch_size, epochs, steps)
 
 
-def train_alone(optimizer: str, plan: Plan, **more: Any) -> list[float]:
+def train_alone(optimizer: str, plan: Plan, *, decays: bool, **more: Any) -> list[float]:
     """Return the parameters after plain torch has trained on the whole batches."""
     network = make_network(**more)
     stepper = make_optimizer(optimizer, network)
+    schedule = torch.optim.lr_scheduler.ExponentialLR(stepper, DECAY)
     x, y = make_data(plan.order[1])
     order = ShuffledOrder(SEED, plan.order[1], is_shuffled=True)
     for batch in plan.batches(plan.enter(Cursor())):
@@ -132,6 +138,8 @@ def train_alone(optimizer: str, plan: Plan, **more: Any) -> list[float]:
         stepper.zero_grad()
         functional.cross_entropy(network(x[rows]), y[rows]).backward()
         stepper.step()
+        if decays:
+            schedule.step()
     return flat(network)
 
 

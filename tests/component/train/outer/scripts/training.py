@@ -28,10 +28,11 @@ settings = arguments()
 plan = make_plan(
     settings["size"], settings["batch_size"], settings.get("epochs"), settings.get("steps")
 )
+decays = bool(settings.get("decays"))
 more = {"has_norm": True} if settings.get("has_norm") else {}
 rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
 if settings["sync"] is None:
-    write("0.json", {"parameters": train_alone(settings["optimizer"], plan, **more)})
+    write("0.json", {"parameters": train_alone(settings["optimizer"], plan, decays=decays, **more)})
     sys.exit(0)
 if settings.get("mutation"):
     mutate(settings["mutation"])
@@ -47,6 +48,7 @@ outer = join_outer(
     num_slots=slots,
 )
 training = Training(outer, replica, num_replicas, settings["optimizer"], plan, **more)
+training.decays = decays
 if settings.get("resume"):
     training.load()
 training.hand_over()
