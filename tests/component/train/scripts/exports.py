@@ -6,7 +6,9 @@ exports.py look <file>      prints what the reference library finds in a file, a
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import safe_open
@@ -17,7 +19,7 @@ from trainmaster import train
 from trainmaster.run import current_run
 
 
-def make_two_models():
+def make_two_models() -> None:
     with train.start(seed=1) as run:
         encoder = run.model(nn.Linear(3, 2), name="encoder")
         decoder = run.model(nn.Linear(2, 3).double(), name="decoder")
@@ -28,7 +30,7 @@ def make_two_models():
             run.log(loss=1.5)
 
 
-def make_tied():
+def make_tied() -> None:
     with train.start(seed=1) as run:
         words = nn.Embedding(5, 4)
         head = nn.Linear(4, 5, bias=False)
@@ -36,7 +38,7 @@ def make_tied():
         run.model(nn.ModuleDict({"words": words, "head": head}))
 
 
-def commit(files):
+def commit(files: dict[str, Any]) -> None:
     run = current_run()
     folder = run.checkpoint_dir()
     for name, content in files.items():
@@ -49,12 +51,12 @@ def commit(files):
     run.commit_checkpoint(folder, 7)
 
 
-def describe(values):
+def describe(values: torch.Tensor) -> Any:
     """Return few numbers as they are, and of many their sum."""
     return values.tolist() if len(values) < 100 else values.sum().item()
 
 
-def look(path):
+def look(path: Path) -> None:
     tensors = load_file(path)
     with safe_open(path, "pt") as file:
         metadata = file.metadata()
@@ -65,7 +67,7 @@ def look(path):
     print("found", json.dumps({"tensors": found, "metadata": metadata}))
 
 
-KINDS = {
+KINDS: dict[str, Callable[[], None]] = {
     "two models": make_two_models,
     "tied": make_tied,
     "numbers": lambda: commit(
