@@ -61,7 +61,7 @@ def _run(bench: Bench, name: str, staleness: int | None) -> float:
     said = [json.loads((folder / f"result.{rank}").read_text()) for rank in range(_WORKERS)]
     began_s = max(rank["began_s"] for rank in said)
     # Until the first has nothing left to do: what then remains is not a matter of pace.
-    ended_s = min(rank["ended_s"] for rank in said)
+    ended_s = min(rank["steps"][-1][0] for rank in said)
     num_samples: int = sum(
         count for rank in said for at_s, count in rank["steps"] if began_s < at_s <= ended_s
     )
