@@ -3,7 +3,7 @@
 Knows nothing of training. Arrays are named N images, C channels, H rows, W columns, F features.
 """
 
-# ruff: noqa: N803, N806, N815  the shape is part of a tensor's name
+# ruff: noqa: N815  the shape is part of a tensor's name
 
 from __future__ import annotations
 

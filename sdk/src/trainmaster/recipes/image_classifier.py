@@ -3,7 +3,7 @@
 Shapes: B images of a batch, C channels, H rows, W columns, F features, K classes.
 """
 
-# ruff: noqa: N803, N806, N812  the shape is part of a tensor's name
+# ruff: noqa: N812  the shape is part of a tensor's name
 
 from __future__ import annotations
 

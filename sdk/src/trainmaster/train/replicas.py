@@ -42,7 +42,9 @@ class Replicas(Synchronization):
             num_slots=inner.size,
         )
         self.in_step = self._joined.in_step
-        self._world = World(run, device, members=(self._slot, inner.size), name=str(place.data))
+        # A replica alone is the world of the job, and nobody keeps a store for it.
+        members = (self._slot, inner.size) if self.layout.data > 1 else None
+        self._world = World(run, device, members=members, name=str(place.data))
         self.device = self._world.device
         self._inner = form_replica(inner, self._slot, self.device)
         self._is_first = place.data == 0
@@ -63,8 +65,9 @@ class Replicas(Synchronization):
         *,
         find_unused_parameters: bool,
     ) -> torch.nn.Module:
-        """Make a module one that the replicas share."""
-        self._joined.wrap(name, module, find_unused_parameters=find_unused_parameters)
+        """Make a module one that the replicas share: what this rank has of it."""
+        own = callable_ if self.layout.pipeline > 1 else module
+        self._joined.wrap(name, own, find_unused_parameters=find_unused_parameters)
         return callable_
 
     def adopt(self, name: str, optimizer: torch.optim.Optimizer) -> None:

@@ -68,6 +68,14 @@ class Pipelined(nn.Module):
             if not each.is_meta:
                 yield name, each
 
+    def named_buffers(
+        self, prefix: str = "", recurse: bool = True, remove_duplicate: bool = True
+    ) -> Iterator[tuple[str, torch.Tensor]]:
+        """Yield those of this rank's stages, by the bare module's names."""
+        for name, each in self.module.named_buffers(prefix, recurse, remove_duplicate):
+            if not each.is_meta:
+                yield name, each
+
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Return the whole model's output, on every rank; for evaluation.
 

@@ -44,6 +44,8 @@ def shard_module(
     Raises:
         CannotSplit: a block has trainable parameters of several types.
     """
+    for each in module.parameters():
+        each.data = each.data.contiguous()  # torch refuses other layouts, such as channels last
     whole = [each for each in module.parameters() if each.ndim == 0]
     blocks = {name: block for name, block in _iter_blocks(module, "") if _is_alone(block, module)}
     taken: set[nn.Parameter] = set(whole)
