@@ -86,7 +86,7 @@ class Pulse:
         self._slots[SLOT_GPU_PEAK_BYTES] = size_bytes
 
 
-def _open_page(path: str) -> memoryview:
+def _open_page(path: str) -> memoryview[float]:
     size_bytes = NUM_SLOTS * 8
     with contextlib.suppress(OSError):
         handle = os.open(path, os.O_RDWR | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
@@ -99,7 +99,7 @@ def _open_page(path: str) -> memoryview:
     return _private_page()
 
 
-def _private_page() -> memoryview:
+def _private_page() -> memoryview[float]:
     return memoryview(bytearray(NUM_SLOTS * 8)).cast("d")
 
 

@@ -45,7 +45,7 @@ def test_a_mode_that_is_deterministic_resumes_to_the_bit(
     forge: Forge, tmp_path: Path, sync: Mapping[str, Any], parallel: Mapping[str, int], kill: int
 ) -> None:
     ranks = parallel["data"] * parallel.get("shard", 1)
-    asked = {"sync": sync, "parallel": parallel, "checkpoint": {"every_steps": 4}}
+    asked: dict[str, Any] = {"sync": sync, "parallel": parallel, "checkpoint": {"every_steps": 4}}
     whole = forge.run(SCRIPT, tmp_path / "whole", "none", "0", "0", ranks=ranks, description=asked)
     killed = forge.start(SCRIPT, tmp_path, "none", "0", str(kill), ranks=ranks, description=asked)
     assert 0 not in killed.wait()

@@ -15,10 +15,10 @@ RANK, SECONDS, STEPS = int(sys.argv[1]), float(sys.argv[2]), int(sys.argv[3])
 
 
 class Samples:
-    def __len__(self):
+    def __len__(self) -> int:
         return 1000
 
-    def __getitem__(self, number):
+    def __getitem__(self, number: int) -> torch.Tensor:
         if run.rank == RANK:
             time.sleep(SECONDS)
         return torch.ones(4) * number
