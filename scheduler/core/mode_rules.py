@@ -23,8 +23,8 @@ FIELDS: Final[dict[SyncMode, frozenset[str]]] = {
 
 COMPRESSIONS: Final[dict[SyncMode, tuple[str, ...]]] = {
     "allreduce": ("none", "fp16", "bf16"),
-    "local_sgd": ("none", "fp16", "bf16", "int8"),
-    "diloco": ("none", "fp16", "bf16", "int8"),
+    "local_sgd": ("none", "fp16", "bf16", "int8", "int4"),
+    "diloco": ("none", "fp16", "bf16", "int8", "int4"),
     "parameter_server": ("none", "fp16", "bf16", "int8"),
     "gossip": ("none",),
 }

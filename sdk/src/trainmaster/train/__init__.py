@@ -24,7 +24,8 @@ except ImportError as error:  # pragma: no cover
         "trainmaster.train needs torch: pip install 'trainmaster[torch]'", name=error.name
     ) from error
 
+from trainmaster.train.inner import CannotSplit, Plan, plan
 from trainmaster.train.session import TrainRun, start
 from trainmaster.train.synchronization import UnsupportedMode
 
-__all__ = ["TrainRun", "UnsupportedMode", "start"]
+__all__ = ["CannotSplit", "Plan", "TrainRun", "UnsupportedMode", "plan", "start"]

@@ -87,7 +87,7 @@ def make_joined(sync: Mapping[str, Any], link: Link, seat: Seat) -> Joined:
         return ParameterServer(
             link,
             seat,
-            staleness=sync.get("staleness", 0),
+            staleness=sync.get("staleness"),
             compensation=_given(sync, "compensation", 0.0),
             guard=_given(sync, "guard", True),
             compression=compression,
