@@ -11,8 +11,10 @@ from tests.component.train.ranks import Forge
 pytestmark = pytest.mark.torch
 
 INT8_ROUNDS = {"mode": "diloco", "every": 3, "compression": "int8"}
-INT8_SERVER = {"mode": "parameter_server", "compression": "int8", "servers": 2}
-SERVER = {"mode": "parameter_server"}
+INT8_SERVER = {
+    "mode": "parameter_server", "staleness": 0, "compression": "int8", "servers": 2
+}  # fmt: skip
+SERVER = {"mode": "parameter_server", "staleness": 0}
 
 
 def resume(

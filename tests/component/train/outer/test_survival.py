@@ -17,7 +17,7 @@ from tests.component.train.ranks import Forge, common_environment, until
 pytestmark = pytest.mark.torch
 
 LOCAL = {"mode": "diloco", "every": 5, "compression": "int8"}
-SYNCHRONOUS = {"mode": "parameter_server", "servers": 2}
+SYNCHRONOUS = {"mode": "parameter_server", "staleness": 0, "servers": 2}
 BOUNDED = {"mode": "parameter_server", "staleness": 3}
 ASYNCHRONOUS = {"mode": "parameter_server", "staleness": None}
 
