@@ -19,6 +19,7 @@ Number = Union[int, float]
 
 NAME_CHARACTERS_MAX = 128  # the service takes no longer ones
 STEP_MAX = 2**53 - 1  # the largest integer that every JSON reader keeps exactly
+OWN_METRICS = ("comm/", "sync/", "time/")  # how these names begin that we record ourselves
 VALUES_PER_LINE_MAX = 1000
 
 

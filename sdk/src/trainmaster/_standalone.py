@@ -23,7 +23,7 @@ from trainmaster._checkpoint_folder import (
 )
 from trainmaster._job_errors import RunError
 from trainmaster._pulse import Pulse
-from trainmaster._spool import Number, Spool
+from trainmaster._spool import OWN_METRICS, Number, Spool
 from trainmaster._wishes import watch_sigterm
 
 if TYPE_CHECKING:
@@ -105,6 +105,9 @@ class _Terminal:
         self._next_s = 0.0
 
     def show(self, step: int, values: Mapping[str, Number]) -> None:
+        values = {name: each for name, each in values.items() if not name.startswith(OWN_METRICS)}
+        if not values:
+            return  # nothing that the script has said
         shown = "  ".join(f"{name} {value:.6g}" for name, value in values.items())
         of_total = f"/{self.total_steps}" if self.total_steps else ""
         line = f"step {step}{of_total}  {shown}"

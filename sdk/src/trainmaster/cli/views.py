@@ -16,6 +16,7 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
+from trainmaster._spool import OWN_METRICS
 from trainmaster.cli.text import (
     clean_cell,
     clean_for_terminal,
@@ -66,8 +67,10 @@ class Board:
         self._rank_of: dict[str, int] = {}
 
     def take_points(self, points: list[MetricPoint]) -> None:
-        """Remember the values of each metric's lowest rank."""
+        """Remember the values of each metric's lowest rank; of those that the script records."""
         for point in points:
+            if point.key.startswith(OWN_METRICS):
+                continue
             rank = self._rank_of.setdefault(point.key, point.rank)
             if point.rank > rank:
                 continue
