@@ -14,8 +14,8 @@ from scheduler.core.spec import JobSpec, Parallel, Sync, SyncMode
 
 FIELDS: Final[dict[SyncMode, frozenset[str]]] = {
     "allreduce": frozenset(),
-    "local_sgd": frozenset({"every", "servers"}),
-    "diloco": frozenset({"every", "servers", "outer_lr", "outer_momentum", "fragments"}),
+    "local_sgd": frozenset({"every"}),
+    "diloco": frozenset({"every", "outer_lr", "outer_momentum", "fragments"}),
     "parameter_server": frozenset({"staleness", "servers", "compensation"}),
     "gossip": frozenset({"graph", "every"}),
 }
@@ -28,6 +28,9 @@ COMPRESSIONS: Final[dict[SyncMode, tuple[str, ...]]] = {
     "parameter_server": ("none", "fp16", "bf16", "int8"),
     "gossip": ("none",),
 }
+
+EVERY: Final = 16
+"""Steps between rounds where the job does not say; the library's own default."""
 
 SPLITS_BY_PLAN: Final = ("tensor", "pipeline")
 """What a model can only be spread by with a plan beside it."""
@@ -76,6 +79,7 @@ def _check_sync(sync: Sync, parallel: Parallel) -> Iterator[Problem]:
         yield Problem("/sync/mode", "not_available", message)
         return
     yield from _check_fields(sync)
+    yield from _check_fragments(sync)
     yield from _check_compression(sync, parallel)
     yield from _check_servers(sync, parallel)
     if mode == "parameter_server":
@@ -90,6 +94,16 @@ def _check_fields(sync: Sync) -> Iterator[Problem]:
             has = f"it has {', '.join(sorted(known))}" if known else "it has no fields"
             message = f"{sync.mode} has no {name} ({has}): leave it out"
             yield Problem(f"/sync/{name}", "not_of_this_mode", message)
+
+
+def _check_fragments(sync: Sync) -> Iterator[Problem]:
+    every = sync.every or EVERY
+    if sync.fragments is not None and sync.fragments > every:
+        message = (
+            f"a round comes every {every} steps and has at most one fragment for each: ask for "
+            "fewer fragments, or for rounds farther apart"
+        )
+        yield Problem("/sync/fragments", "too_many_fragments", message)
 
 
 def _check_compression(sync: Sync, parallel: Parallel) -> Iterator[Problem]:

@@ -33,6 +33,7 @@ _HOST_MEMORY = re.compile(
     r"^MemoryError\b|\b_ArrayMemoryError\b|DefaultCPUAllocator: (can't|not enough)"
     r"|std::bad_alloc|\[Errno 12\] Cannot allocate memory"
 )
+_SERVER_LOST = re.compile(r"^(?:trainmaster\.[\w.]+\.)?ServerLost: ")
 _NON_FINITE = re.compile(r"^(?:trainmaster\.[\w.]+\.)?NonFiniteLoss: (?P<what>.*)$")
 # What a rank says when the kernel has killed a process that loads data for it.
 _CHILD_KILLED = re.compile(r"killed by signal: Killed")
@@ -116,7 +117,8 @@ def classify(end: RankEnd, verdict: Verdict) -> str:
         return "ok"
     if end.by_us or verdict.outcome == "stopped":
         return "stopped"
-    return "infra" if end.is_killed_from_outside and verdict.reason == "RankKilled" else "user"
+    is_ours = end.is_killed_from_outside or _SERVER_LOST.search(end.last_line or "")
+    return "infra" if is_ours and verdict.reason == "RankKilled" else "user"
 
 
 def read_last_line(log: Path) -> str | None:
@@ -167,7 +169,9 @@ def _list_last_words(lines: Sequence[str]) -> Sequence[str]:
 
 
 def _is_telling(line: str) -> bool:
-    return any(pattern.search(line) for pattern in (_NON_FINITE, _GPU_MEMORY, _HOST_MEMORY))
+    return any(
+        pattern.search(line) for pattern in (_NON_FINITE, _SERVER_LOST, _GPU_MEMORY, _HOST_MEMORY)
+    )
 
 
 def _find_reason(end: RankEnd, memory: MemoryFacts, memory_gib: float | None) -> str:
@@ -177,6 +181,8 @@ def _find_reason(end: RankEnd, memory: MemoryFacts, memory_gib: float | None) ->
     line = end.last_line or ""
     if _NON_FINITE.search(line):
         return "NonFiniteLoss"
+    if _SERVER_LOST.search(line):
+        return "RankKilled"  # a process of ours beside a rank, and no fault of the script
     if _GPU_MEMORY.search(line):
         return "GpuOutOfMemory"
     if _HOST_MEMORY.search(line) or (memory.kills and _CHILD_KILLED.search(line)):

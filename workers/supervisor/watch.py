@@ -52,8 +52,11 @@ class Watch:
             self._wait_for_events()
             if self._link.is_stale.is_set():
                 raise Stale("the service has disowned the attempt")
+            verdict = self._find_sudden_end()
+            # After that look: a fence that was passed while we slept holds, as it does for the
+            # nursery, even if the lease was renewed on the other thread since.
             self._renew_fence()
-            verdict = self._find_sudden_end() or self._act_on_wishes() or self._find_stall()
+            verdict = verdict or self._act_on_wishes() or self._find_stall()
             if verdict is not None:
                 return verdict
             self._tell()

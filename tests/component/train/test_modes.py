@@ -54,3 +54,22 @@ def test_a_mode_that_is_deterministic_resumes_to_the_bit(
     resumed = forge.run(SCRIPT, tmp_path, "none", "0", "0", ranks=ranks, description=asked)
 
     assert read_hashes(resumed) == read_hashes(whole)
+
+
+@pytest.mark.parametrize(
+    "sync",
+    [
+        pytest.param({}, id="allreduce"),
+        pytest.param({"mode": "local_sgd", "every": 4}, id="local_sgd"),
+        pytest.param({"mode": "parameter_server", "staleness": 2}, id="bounded"),
+        pytest.param({"mode": "parameter_server", "staleness": None}, id="asynchronous"),
+    ],
+)
+def test_buffers_are_trained_and_each_row_is_evaluated_once(
+    forge: Forge, tmp_path: Path, sync: Mapping[str, Any]
+) -> None:
+    gang = forge.run(SCRIPTS / "with_buffers.py", tmp_path, ranks=2, description={"sync": sync})
+
+    for rank in (0, 1):
+        assert gang.said("seen", rank) == "40.0"
+        assert 0.7 < float(gang.said("accuracy", rank)) <= 1

@@ -84,7 +84,17 @@ def test_what_goes_together(parallel: dict[str, int], sync: dict[str, Any]) -> N
             {"mode": "parameter_server", "staleness": 0},
             ("/sync/mode", "spread_replicas"),
         ),
-        ({"data": 2}, {"mode": "diloco", "servers": 3}, ("/sync/servers", "too_many_servers")),
+        ({"data": 2}, {"mode": "diloco", "servers": 2}, ("/sync/servers", "not_of_this_mode")),
+        (
+            {"data": 2},
+            {"mode": "parameter_server", "servers": 3},
+            ("/sync/servers", "too_many_servers"),
+        ),
+        (
+            {"data": 2},
+            {"mode": "diloco", "every": 2, "fragments": 3},
+            ("/sync/fragments", "too_many_fragments"),
+        ),
         (
             {"data": 2},
             {"mode": "parameter_server", "staleness": 0, "compensation": 0.1},

@@ -61,6 +61,11 @@ def test_the_rank_to_blame_is(ends: list[RankEnd], want: int) -> None:
     ("one", "kills", "want"),
     [
         (end(0, 1, line="ValueError: x"), 0, ("UserCodeError", "user")),
+        (
+            end(0, 1, line="trainmaster.train.outer.link.ServerLost: server 0 is gone"),
+            0,
+            ("RankKilled", "infra"),
+        ),
         (end(0, None, signal.SIGSEGV), 0, ("UserCodeError", "user")),
         (end(0, None, signal.SIGKILL), 0, ("RankKilled", "infra")),
         (end(0, None, signal.SIGTERM), 0, ("RankKilled", "infra")),

@@ -151,10 +151,11 @@ def _settle_buckets(wrapped: DistributedDataParallel) -> None:
     """
     module = wrapped.module
     parameters = [each for each in module.parameters() if each.requires_grad]
+    broadcasts, wrapped.broadcast_buffers = wrapped.broadcast_buffers, False  # it has none
     wrapped.module = _Touch(parameters)
     try:
         wrapped().backward()
     finally:
-        wrapped.module = module
+        wrapped.module, wrapped.broadcast_buffers = module, broadcasts
     for parameter in parameters:
         parameter.grad = None

@@ -48,12 +48,15 @@ class Replicas(Synchronization):
         self.device = self._world.device
         self._inner = form_replica(inner, self._slot, self.device)
         self._is_first = place.data == 0
-        # Who does not go in step is given pieces of a batch, and takes each in whole.
-        share = (self.layout.share(self.rank), self.layout.shares)
-        self.share = share if self.in_step else (0, 1)
+        self.share = (self.layout.share(self.rank), self.layout.shares)
         self._has_own_optimizers = (run.description["sync"]["mode"]) != "parameter_server"
         self._optimizers: dict[str, torch.optim.Optimizer] = {}
         self._saved_optimizers: dict[str, dict[str, Any]] = {}
+
+    @property
+    def batch_share(self) -> tuple[int, int]:
+        """Who does not go in step is given pieces of a batch, and takes each in whole."""
+        return self.share if self.in_step else (0, 1)
 
     # At the beginning.
 

@@ -59,9 +59,12 @@ class Saver:
         gathered = gather_state(things, self._synchronization)
         if ranks is None or gathered is None:
             return
+        layout = self._synchronization.layout
+        if len(ranks) < layout.size:
+            # A replica is dead or has yet to join: the others' state is that of the first.
+            ranks = ranks[: layout.replica_size]
         metrics = dict(self._metrics.latest)
         ranked_by = dict(itertools.islice(only_finite(metrics).items(), VALUES_PER_LINE_MAX))
-        layout = self._synchronization.layout
         snapshot = take_snapshot(things, gathered, layout, cursor, ranks, ranked_by)
         self._saved = (cursor.step, metrics)
         self._thread = threading.Thread(

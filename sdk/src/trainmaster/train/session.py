@@ -254,7 +254,7 @@ class TrainRun:
         self._cursor = plan.enter(self._cursor)
         steps_total = self._cursor.step - self._cursor.loop_step + plan.steps_total
         self._run.progress(self._cursor.step, steps_total)
-        share = Share(plan, self._synchronization.share)
+        share = Share(plan, self._synchronization.batch_share)
         batches = self._synchronization.batches(plan, self._cursor)
         rest = iter_batches(dataset, batches, share, self.device, loader_workers)
         self._accounting.begin(batch_size, self.device)

@@ -247,10 +247,11 @@ class Resumed:
         return Layout(**self._meta["parallel"])
 
     def find_randomness(self, rank: int, layout: Layout) -> dict[str, Any] | None:
-        """Return a rank's generators, or None: in another layout others drew from them."""
-        if self._meta.get("parallel") != layout.counts():
+        """Return a rank's generators; None where others drew from them or it was missing."""
+        ranks: list[dict[str, Any]] = self._state.get("ranks", [])
+        if self._meta.get("parallel") != layout.counts() or len(ranks) != layout.size:
             return None
-        found: dict[str, Any] = self._state["ranks"][rank]["randomness"]
+        found: dict[str, Any] = ranks[rank]["randomness"]
         return found
 
 

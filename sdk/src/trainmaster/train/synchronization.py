@@ -32,8 +32,8 @@ class Synchronization:
         size: how many those are.
         device: where this one computes.
         layout: how all ranks of the job stand.
-        share: which share of a batch this rank computes on, and how many there are. Ranks that
-            compute one share together have the same.
+        share: which share of all there is this rank computes on, and how many there are. Ranks
+            that compute one share together have the same.
         in_step: whether all replicas take the same steps.
     """
 
@@ -44,6 +44,11 @@ class Synchronization:
     share: tuple[int, int]
     in_step: bool = True
     _inner: Inner
+
+    @property
+    def batch_share(self) -> tuple[int, int]:
+        """Which share of what `batches` yields is this rank's, and how many there are."""
+        return self.share
 
     # At the beginning.
 
