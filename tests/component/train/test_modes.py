@@ -73,3 +73,27 @@ def test_buffers_are_trained_and_each_row_is_evaluated_once(
     for rank in (0, 1):
         assert gang.said("seen", rank) == "40.0"
         assert 0.7 < float(gang.said("accuracy", rank)) <= 1
+
+
+@pytest.mark.parametrize(
+    ("first", "then"),
+    [
+        ({"mode": "local_sgd", "every": 4}, {"mode": "parameter_server", "staleness": 0}),
+        (
+            {"mode": "parameter_server", "staleness": 0, "compression": "int8"},
+            {"mode": "diloco", "every": 4, "fragments": 2},
+        ),
+        ({"mode": "diloco", "every": 4}, {"mode": "diloco", "every": 4, "fragments": 2}),
+        ({"mode": "diloco", "every": 16}, {}),
+    ],
+)
+def test_a_training_that_was_left_in_a_round_goes_on_in_another_mode(
+    forge: Forge, tmp_path: Path, first: Mapping[str, Any], then: Mapping[str, Any]
+) -> None:
+    """The script breaks out of its loop at step 13, where no round is due."""
+    forge.run(SCRIPT, tmp_path, "none", "13", "0", ranks=2, description={"sync": first})
+
+    asked = {"sync": then, "resume": "trainmaster-runs/1"}
+    forge.run(SCRIPT, tmp_path, "none", "0", "0", ranks=2, description=asked)
+
+    assert len(list((tmp_path / "trainmaster-runs" / "2").glob("checkpoints/*30-*"))) == 1

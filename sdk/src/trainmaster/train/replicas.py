@@ -49,7 +49,8 @@ class Replicas(Synchronization):
         self._inner = form_replica(inner, self._slot, self.device)
         self._is_first = place.data == 0
         self.share = (self.layout.share(self.rank), self.layout.shares)
-        self._has_own_optimizers = (run.description["sync"]["mode"]) != "parameter_server"
+        self._mode = run.description["sync"]["mode"]
+        self._has_own_optimizers = self._mode != "parameter_server"
         self._optimizers: dict[str, torch.optim.Optimizer] = {}
         self._saved_optimizers: dict[str, dict[str, Any]] = {}
 
@@ -161,18 +162,20 @@ class Replicas(Synchronization):
         own = {}
         if self._has_own_optimizers:
             own = {name: _own_state(each) for name, each in self._optimizers.items()}
-        return {"joined": self._joined.state_dict(), "optimizers": own}
+        return {"mode": self._mode, "joined": self._joined.state_dict(), "optimizers": own}
 
     def load_state_dict(self, states: Sequence[Mapping[str, Any]], layout: Layout) -> None:
         """Go on from what `state_dict` gave on each rank of a layout.
 
-        In another layout of a replica what the servers held no longer fits, and the outer
-        momentum begins anew; with another number of replicas each takes over what one had.
+        In another layout of a replica, or another mode, what the servers held no longer fits, and
+        the outer momentum begins anew; with another number of replicas each takes over the
+        optimizer that one had.
         """
         if "joined" not in states[0] or layout.replica() != self.layout.replica():
             return
         column = states[self._slot :: layout.replica_size]
-        self._joined.load_state_dict([each["joined"] for each in column])
+        if states[0]["mode"] == self._mode:
+            self._joined.load_state_dict([each["joined"] for each in column])
         replica = self.layout.place(self.rank).data
         self._saved_optimizers = dict(column[replica % len(column)]["optimizers"])
 

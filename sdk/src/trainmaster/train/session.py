@@ -98,6 +98,7 @@ class TrainRun:
             states, layout = self._resumed.synchronization, self._resumed.layout
             self._synchronization.load_state_dict(states, layout)
         self._loop = 0
+        self._is_in_loop = False
         self._batch: Batch | None = None
         self._num_samples = 0
         self._is_stopped = False
@@ -250,6 +251,7 @@ class TrainRun:
             return  # done before the checkpoint that we resumed from, or never to be done
         while self._cursor.loop < loop:
             self._cursor = leave_loop(self._cursor)
+        self._leave_loop()
         self._set_randomness(loop)
         self._cursor = plan.enter(self._cursor)
         steps_total = self._cursor.step - self._cursor.loop_step + plan.steps_total
@@ -258,6 +260,7 @@ class TrainRun:
         batches = self._synchronization.batches(plan, self._cursor)
         rest = iter_batches(dataset, batches, share, self.device, loader_workers)
         self._accounting.begin(batch_size, self.device)
+        self._is_in_loop = True
         with contextlib.closing(rest), self._clock.loop():
             for batch, samples in rest:
                 self._clock.enter(COMPUTE)
@@ -282,7 +285,7 @@ class TrainRun:
                     return
                 self._clock.report()
                 self._clock.enter(DATA_WAIT)
-        self._synchronization.end_loop(self._cursor.step)
+        self._leave_loop()
 
     def backward(self, loss: torch.Tensor) -> None:
         """Compute gradients of the mean loss over the whole batch, on all replicas.
@@ -378,6 +381,7 @@ class TrainRun:
         """Write the last checkpoint and leave the group."""
         self._losses.settle()
         if not self._is_stopped:
+            self._leave_loop()
             self._saver.save_last(self._things, self._cursor)
         self._metrics.flush()
         self._accounting.finish(self._cursor.step)
@@ -389,6 +393,12 @@ class TrainRun:
             self._metrics.flush()
         with contextlib.suppress(Exception):
             self._saver.wait()
+
+    def _leave_loop(self) -> None:
+        """Let the replicas become one where a loop has ended, by itself or by a `break`."""
+        if self._is_in_loop:
+            self._is_in_loop = False
+            self._synchronization.end_loop(self._cursor.step)
 
     def _weigh(self, loss: torch.Tensor) -> torch.Tensor:
         """Return what gradients are taken of, for a mean over this rank's samples."""

@@ -69,7 +69,7 @@ class Hub:
         if self.peers.get(peer.key) is not peer:
             return
         del self.peers[peer.key]
-        peer.is_asking = False
+        peer.is_asking, peer.is_gone = False, True
         self._talk(peer.slot).lose(peer)
         if peer.slot in self._spaces:
             self._spaces[peer.slot].lose(peer)

@@ -75,7 +75,7 @@ class LocalRounds(Joined):
 
     def end_loop(self, step: int) -> None:
         """Do a round for the steps since the last."""
-        del step
+        self._step = max(self._step, step)  # a `break` comes before `after_step`
         left = [each for each in range(self._fragments) if self._synced_at[each] != self._step]
         if left:
             self._round(left)
@@ -147,7 +147,9 @@ class LocalRounds(Joined):
         self._synced_at = [self._step] * self._fragments
         if self.joined_at is not None:
             return
-        self._synced_at = list(self._saved.get("synced_at", self._synced_at))
+        synced_at = self._saved.get("synced_at", ())
+        if len(synced_at) == self._fragments:  # else the job has been given other fragments
+            self._synced_at = list(synced_at)
         for strand in self._strands:
             residual_P = strand.feedback.residual_P
             if residual_P is not None and "residuals" in self._saved_mine:

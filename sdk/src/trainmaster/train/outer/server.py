@@ -76,8 +76,9 @@ class _Line:
                 self._events.put(_Event(self, message))
         except WireError:
             pass
-        self._outbox.put(None)
-        self._events.put(_Event(self, None))
+        finally:  # whatever ends it, nobody must wait for this replica any more
+            self._outbox.put(None)
+            self._events.put(_Event(self, None))
 
     def _write(self) -> None:
         assert self._connection is not None

@@ -45,12 +45,18 @@ class Peer:
         self.key = (slot, member[0])
         self.asked_at_s = 0.0
         self.is_asking = False
+        self.is_gone = False
         self._send = send
 
     def answer(
         self, head: dict[str, Any], tensors: Sequence[torch.Tensor] = (), waited_s: float = 0.0
     ) -> None:
-        """Answer what was said; `waited_s` is how long it had to wait for other replicas."""
+        """Answer what was said; `waited_s` is how long it had to wait for other replicas.
+
+        Who died since is not answered: what it brought counts all the same.
+        """
+        if self.is_gone:
+            return
         assert self.is_asking
         self.is_asking = False
         self._send(Message({**head, "waited_s": waited_s}, list(tensors)))
