@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import secrets
 import shutil
 import tempfile
 import time
@@ -150,6 +151,7 @@ def describe_run(assignment: Assignment, run: RunFolder, inputs: dict[str, str])
         "inputs": inputs,
         "parallel": spec.get("parallel") or {},
         "sync": spec.get("sync") or {},
+        "outer": _describe_outer(assignment, run),
         "checkpoint": {
             "every_steps": checkpoint.get("every_steps"),
             "every_seconds": checkpoint.get("every_seconds"),
@@ -164,6 +166,16 @@ def describe_run(assignment: Assignment, run: RunFolder, inputs: dict[str, str])
             "path": str(run.restored),
         },
     }
+
+
+def _describe_outer(assignment: Assignment, run: RunFolder) -> dict[str, str]:
+    """Return what keeps the servers of this attempt to its own ranks.
+
+    On one node the ranks need not tell each other a secret: all of them read it here.
+    """
+    if assignment.num_nodes > 1:
+        return {"attempt": run.path.name}
+    return {"attempt": run.path.name, "token": secrets.token_hex(32)}
 
 
 def _hash_file(path: Path) -> tuple[int, str]:
