@@ -18,6 +18,7 @@ import torch
 
 from trainmaster._pulse import PHASES
 from trainmaster.train.accounting import groups
+from trainmaster.train.accounting.works import mark
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
@@ -128,12 +129,12 @@ class _Starved:
 
     def begin(self) -> None:
         """All that was asked of the GPU lies before this."""
-        self._before = _mark()
+        self._before = mark()
 
     def end(self, spent_s: float) -> None:
         """The data are there, after so much time of Python's."""
         if self._before is not None and len(self._pairs) < _PAIRS_MAX:
-            self._pairs.append((spent_s, self._before, _mark()))
+            self._pairs.append((spent_s, self._before, mark()))
         self._before = None
 
     def settle(self) -> Iterator[tuple[float, float]]:
@@ -141,12 +142,6 @@ class _Starved:
         while self._pairs and self._pairs[0][2].query():
             spent_s, before, after = self._pairs.popleft()
             yield spent_s, min(spent_s, before.elapsed_time(after) / 1e3)
-
-
-def _mark() -> torch.cuda.Event:
-    event = torch.cuda.Event(enable_timing=True)
-    event.record()
-    return event
 
 
 def _read_collectives_s() -> float:

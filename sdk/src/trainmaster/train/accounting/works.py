@@ -39,7 +39,7 @@ class Stopwatch:
         """Wait for a work, and count how long that took."""
         if self._task >= 0 or not self._is_training():
             return work.wait(timeout)
-        before = _mark() if is_on_gpu else None
+        before = mark() if is_on_gpu else None
         began_s = time.perf_counter()
         try:
             return work.wait(timeout)
@@ -63,7 +63,7 @@ class Stopwatch:
         engine = Variable._execution_engine
 
         def begin() -> None:
-            self._before = _mark() if is_on_gpu else None
+            self._before = mark() if is_on_gpu else None
             self._began_s = time.perf_counter()
             engine.queue_callback(end)
 
@@ -84,14 +84,15 @@ class Stopwatch:
 
     def _keep(self, before: torch.cuda.Event) -> None:
         if len(self._pairs) < EVENTS_MAX:
-            self._pairs.append((before, _mark()))
+            self._pairs.append((before, mark()))
 
     def _is_training(self) -> bool:
         in_backward: bool = torch._C._current_graph_task_id() >= 0
         return in_backward or threading.get_ident() == self._thread
 
 
-def _mark() -> torch.cuda.Event:
+def mark() -> torch.cuda.Event:
+    """Return an event at this place in the order of the GPU."""
     event = torch.cuda.Event(enable_timing=True)
     event.record()
     return event

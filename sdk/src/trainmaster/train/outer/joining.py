@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from trainmaster._communication import EVERY
 from trainmaster._job_errors import RunError
 from trainmaster.train.outer.anchor import OUTER_LR, OUTER_MOMENTUM
 from trainmaster.train.outer.joined import Joined, Seat
@@ -15,7 +16,6 @@ from trainmaster.train.outer.rendezvous import Surroundings, meet
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-EVERY = 16  # steps between rounds, where the job does not say
 MODES = ("local_sgd", "diloco", "parameter_server")
 
 

@@ -155,10 +155,6 @@ class Space:
         """Take what a replica says."""
         raise NotImplementedError
 
-    def state(self) -> list[torch.Tensor]:
-        """Return what `_fill` needs beside what every replica has."""
-        raise NotImplementedError
-
     def _fill(self, message: Message) -> None:
         """Take over the first replica's state."""
         raise NotImplementedError
