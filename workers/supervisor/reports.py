@@ -35,6 +35,7 @@ class ReportTail:
         self._path = path
         self._position_bytes = 0
         self._sequence = 0
+        self._first_bytes = 0
 
     def count_waiting(self) -> int:
         """Return how many bytes may be waiting."""
@@ -50,16 +51,18 @@ class ReportTail:
         line, newline, _rest = piece.partition(b"\n")
         if not newline:
             return False
+        self._first_bytes = len(line) + 1
         try:
             body = {"sequence": self._sequence, **json.loads(line)}
-        except (ValueError, TypeError):
+        except (ValueError, TypeError, RecursionError):
             body = None  # not ours: the job has written here
         if body is not None:
             link.call("POST", "reports", body, timeout_s=30.0)
-        self._position_bytes += len(line) + 1
-        self._sequence += 1
+        self.skip()
         return True
 
     def skip(self) -> None:
-        """Give up the first report that is waiting: the service will never take it."""
-        self._position_bytes += self.count_waiting()
+        """Go on after the report that `send` was last about: the service will never take it."""
+        self._position_bytes += self._first_bytes
+        self._sequence += 1
+        self._first_bytes = 0
