@@ -23,7 +23,11 @@ _IN_COLLECTIVE = re.compile(
 )
 # Where gradients are exchanged while they are computed, the wait for peers is inside this call.
 _IN_BACKWARD = "_engine_run_backward"
-_INNERMOST_FRAMES = 3
+# Between a collective and the call that waits: how torch finds an operator, how Python waits.
+_PASSED_THROUGH = re.compile(
+    r"(^|/)torch/(_ops\.py|_tensor\.py|overrides\.py|_library/|_dynamo/|autograd/function\.py"
+    r"|utils/_\w+\.py)|^…/(socket|selectors|ssl|threading|queue)\.py$"
+)
 
 
 @dataclass(frozen=True)
@@ -129,10 +133,16 @@ def find_place(stack: Stack | None) -> Frame | None:
 def _is_waiting(pulse: Pulse | None, stack: Stack | None) -> bool:
     if pulse is not None and pulse.phase == "communication":
         return True
-    frames: Sequence[Frame] = () if stack is None else stack.main[:_INNERMOST_FRAMES]
-    if not frames:
-        return False
-    return frames[0].function == _IN_BACKWARD or _IN_COLLECTIVE.search(frames[0].file) is not None
+    frames: Sequence[Frame] = () if stack is None else stack.main
+    if frames and frames[0].function == _IN_BACKWARD:
+        return True
+    return _is_in_collective(frames)
+
+
+def _is_in_collective(frames: Sequence[Frame]) -> bool:
+    """Whether the innermost call that does something of its own is one of those that meet."""
+    own = next((frame for frame in frames if not _PASSED_THROUGH.search(frame.file)), None)
+    return own is not None and _IN_COLLECTIVE.search(own.file) is not None
 
 
 def _describe_place(rank: int, pulses: Mapping[int, Pulse], stacks: Mapping[int, Stack]) -> str:

@@ -37,6 +37,33 @@ BACKWARD = Stack(
         ),
     )
 )
+# As torch 2.13 stands in them, dumped while the peer slept.
+FUNCTIONAL_COLLECTIVE = Stack(
+    (
+        (
+            Frame("…/torch/_ops.py", 882, "redispatch"),
+            Frame("…/torch/_library/autograd.py", 41, "forward_no_grad"),
+            Frame("…/torch/_library/autograd.py", 123, "autograd_impl"),
+            Frame("…/torch/_ops.py", 1279, "__call__"),
+            Frame("…/torch/distributed/_functional_collectives.py", 142, "wait_tensor"),
+            Frame("…/torch/distributed/tensor/_redistribute.py", 1918, "forward"),
+            Frame("…/torch/autograd/function.py", 625, "apply"),
+            Frame("…/torch/distributed/tensor/_api.py", 774, "full_tensor"),
+            Frame("train.py", 22, "<module>"),
+        ),
+    )
+)
+# The layer's own work, called by torch's wrapper of the model.
+COMPUTING = Stack(
+    (
+        (
+            Frame("…/torch/_ops.py", 1279, "__call__"),
+            Frame("…/torch/nn/modules/linear.py", 134, "forward"),
+            Frame("…/torch/nn/parallel/distributed.py", 1661, "_run_ddp_forward"),
+            Frame("train.py", 19, "<module>"),
+        ),
+    )
+)
 LOADING = Stack(
     (
         (
@@ -77,6 +104,14 @@ def at(step: int, *, phase: str | None = None, beat_at_s: float = 0.0) -> Pulse:
             {0: at(7), 1: at(7)}, {0: LOADING, 1: LOADING}, (), id="nobody when nobody waits"
         ),
         pytest.param({0: at(7)}, {0: ALL_REDUCE, 1: LOADING}, (1,), id="also one without a page"),
+        pytest.param(
+            {0: at(7), 1: at(7)}, {0: FUNCTIONAL_COLLECTIVE, 1: LOADING}, (1,),
+            id="not who waits in a functional collective, below torch's dispatch",
+        ),
+        pytest.param(
+            {0: at(7), 1: at(7)}, {0: FUNCTIONAL_COLLECTIVE, 1: COMPUTING}, (1,),
+            id="who computes in an operator, though torch has wrapped the model",
+        ),
     ],
 )  # fmt: skip
 def test_missing_is(
