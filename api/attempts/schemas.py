@@ -55,6 +55,7 @@ class RankIn(Strict):
     times: RankTimesIn | None = None
     memory_peak_bytes: Bytes | None = None
     gpu_memory_peak_bytes: Bytes | None = None
+    restarts: Annotated[int, Field(ge=0, le=2**31 - 1)] | None = None
 
 
 class Rendezvous(Strict):
@@ -132,13 +133,36 @@ class StallIn(Strict):
     stacks: Annotated[list[StackIn], Field(max_length=1024)]
 
 
-class ReportIn(Strict):
+class ReplacementIn(Strict):
+    """A rank that was killed and is started again, while the others go on."""
+
+    rank: Rank
+    signal: Annotated[int, Field(ge=0, le=255)]
+    restarts: Annotated[int, Field(ge=1, le=2**31 - 1)]
+
+
+class _Report(Strict):
     """Something that a supervisor has seen. The same sequence again is the same report."""
 
     sequence: Annotated[int, Field(ge=0, le=999_999)]
-    kind: Literal["stalled"]
     message: Message
+
+
+class StallReportIn(_Report):
+    """Ranks hang."""
+
+    kind: Literal["stalled"]
     data: StallIn
+
+
+class ReplacementReportIn(_Report):
+    """A rank is started again."""
+
+    kind: Literal["rank_replaced"]
+    data: ReplacementIn
+
+
+ReportIn = Annotated[StallReportIn | ReplacementReportIn, Field(discriminator="kind")]
 
 
 class ReportOut(BaseModel):

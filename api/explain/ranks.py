@@ -43,6 +43,7 @@ class RankNow:
     shares: Mapping[str, float] = field(default_factory=dict)
     memory_peak_bytes: int | None = None
     gpu_memory_peak_bytes: int | None = None
+    restarts: int = 0
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +77,7 @@ def read_rank(worker: Mapping[str, Any], node: str) -> RankNow:
         shares=shares,
         memory_peak_bytes=worker.get("memory_peak_bytes"),
         gpu_memory_peak_bytes=worker.get("gpu_memory_peak_bytes"),
+        restarts=int(worker.get("restarts") or 0),
     )
 
 

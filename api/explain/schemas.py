@@ -101,6 +101,7 @@ class RankNow(BaseModel):
     shares: Shares | None = Field(description="null where the script does not measure.")
     memory_peak_bytes: int | None = Field(description="The most it has held on its machine.")
     gpu_memory_peak_bytes: int | None = Field(description="The most torch has held on its GPU.")
+    restarts: int = Field(description="How often it was killed and started again in this attempt.")
 
 
 class Ranks(BaseModel):

@@ -27,6 +27,7 @@ from tests.bench import (
     step_overhead,
     stragglers,
     submits,
+    survivors,
 )
 from tests.bench.bench import Bench
 from tests.bench.figures import Figure, render_table
@@ -45,6 +46,7 @@ _BENCHMARKS = {
         lm_mfu,
         communication,
         stragglers,
+        survivors,
     )
 }
 

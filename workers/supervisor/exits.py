@@ -101,6 +101,12 @@ def judge(
     return Verdict("failed", reason, _describe(first, reason, memory, memory_gib))
 
 
+def is_harmless(end: RankEnd, memory: MemoryFacts, memory_gib: float | None = None) -> bool:
+    """Whether a rank was killed by somebody else, and not for the memory it took."""
+    is_killed = end.is_killed_from_outside
+    return is_killed and _find_reason(end, memory, memory_gib) == "RankKilled"
+
+
 def find_first_failure(ends: Sequence[RankEnd]) -> RankEnd:
     """Return the rank that failed of itself: killed ones first, those that echo a peer last."""
 
@@ -207,7 +213,7 @@ def _describe(end: RankEnd, reason: str, memory: MemoryFacts, memory_gib: float 
     if reason == "NonFiniteLoss" and non_finite:
         return clean_text(f"rank {end.rank}: {non_finite['what']}")
     if end.signal is not None:
-        how = f"rank {end.rank} was killed by {_name_signal(end.signal)}"
+        how = f"rank {end.rank} was killed by {name_signal(end.signal)}"
     else:
         how = f"rank {end.rank} exited with code {end.code}"
     held = _describe_memory(end.rank, memory, memory_gib)
@@ -243,7 +249,8 @@ def _describe_memory(rank: int, memory: MemoryFacts, memory_gib: float | None) -
     return f" ({', '.join(parts)})"
 
 
-def _name_signal(number: int) -> str:
+def name_signal(number: int) -> str:
+    """Return what people call a signal."""
     try:
         return signal.Signals(number).name
     except ValueError:

@@ -55,6 +55,11 @@ class Ranks:
         with self._tolerate_loss():
             self.wire.send({"op": "signal", "rank": rank, "signal": number})
 
+    def forget(self, rank: int) -> None:
+        """Forget a rank that has ended, so that it may be started again."""
+        self.ends.pop(rank, None)
+        self.pids.pop(rank, None)
+
     def move_fence(self, at_s: float) -> None:
         """Tell the nursery until when it may believe that this supervisor is well."""
         with self._tolerate_loss():

@@ -6,7 +6,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +26,7 @@ from workers.supervisor.layout import Handover, NodeFolder, RunFolder
 from workers.supervisor.lease import Lease
 from workers.supervisor.link import GivenUp
 from workers.supervisor.ranks import NurseryFailed, Ranks, open_nursery
+from workers.supervisor.replacing import may_be_replaced
 
 _LOOPBACK = "127.0.0.1"
 # Packages that are preloaded and cannot be imported twice in one process.
@@ -45,6 +46,7 @@ class Starter:
     lease: Lease
     cgroup: Cgroup | None
     pause: Callable[[float], bool]
+    _orders: dict[int, dict[str, Any]] = field(default_factory=dict)
 
     def start(self) -> Ranks:
         """Start them all and return them.
@@ -66,6 +68,10 @@ class Starter:
             if listener is not None:
                 listener.close()
         return ranks
+
+    def start_again(self, ranks: Ranks, rank: int) -> None:
+        """Start a rank once more, as before; none that serves the gang's store."""
+        self._start_rank(ranks, self._orders[rank], rank, [])
 
     def _check_command(self) -> None:
         command = self.assignment.command
@@ -125,7 +131,12 @@ class Starter:
         return not names & _NEVER_TWICE
 
     def _wants_store(self, ranks: Ranks) -> bool:
-        """Whether rank 0 serves the gang's store; other frameworks may want the port themselves."""
+        """Whether rank 0 serves the gang's store; other frameworks may want the port themselves.
+
+        Where rank 0 may be started again, it must not go with it: a server keeps it.
+        """
+        if may_be_replaced(self.assignment):
+            return False
         is_torch = self.assignment.spec.get("framework") in (None, "torch")
         is_gang = self.assignment.world_size > 1 and self.assignment.num_nodes == 1
         return ranks.has_store and is_torch and is_gang
@@ -155,6 +166,7 @@ class Starter:
                 **self._order(place, python, environment, threads),
                 "store": store if serves else None,
             }
+            self._orders[place.rank] = order
             extra = [listener.fileno()] if serves and listener is not None else []
             self._start_rank(ranks, order, place.rank, extra)
 

@@ -15,7 +15,14 @@ from workers.supervisor.assignment import Assignment, parse_assignment
 from workers.supervisor.bell import Bell
 from workers.supervisor.cgroup import Cgroup, make_cgroup
 from workers.supervisor.channel import RankSocket
-from workers.supervisor.exits import RankEnd, Verdict, describe_ranks, judge, read_last_line
+from workers.supervisor.exits import (
+    RankEnd,
+    Verdict,
+    describe_ranks,
+    is_harmless,
+    judge,
+    read_last_line,
+)
 from workers.supervisor.failures import FOLDER_LOST, CannotStart, describe_full_disk
 from workers.supervisor.files import is_disk_full, open_regular, write_json
 from workers.supervisor.health import Health
@@ -26,6 +33,7 @@ from workers.supervisor.link import GivenUp, Link, Stale
 from workers.supervisor.memory import MemoryFacts, MemoryWatch
 from workers.supervisor.murmur import Murmur
 from workers.supervisor.ranks import Ranks
+from workers.supervisor.replacing import Replacer
 from workers.supervisor.staging import Stager
 from workers.supervisor.starting import Starter
 from workers.supervisor.watch import Watch
@@ -187,11 +195,19 @@ class Supervisor:
         starter = Starter(
             assignment, self._run, self._handover, self._lease, self._cgroup, self._pause
         )
-        self._ranks = starter.start()
+        ranks = self._ranks = starter.start()
+        memory, cgroup = self._memory, self._cgroup
+        replacer = Replacer(
+            assignment,
+            self._run,
+            ranks,
+            start_again=lambda rank: starter.start_again(ranks, rank),
+            is_harmless=lambda end: is_harmless(end, memory.sum_up(cgroup), asked_gib),
+        )
         self._selector.register(self._ranks.wire, selectors.EVENT_READ, self._ranks.read)
         return Watch(
             self._ranks, assignment.places, self._socket, self._lease, self._link, self._bell,
-            self._selector, Health(assignment, self._run, self._ranks, self._memory),
+            self._selector, Health(assignment, self._run, self._ranks, self._memory), replacer,
             lambda: goods.committer.is_busy,
         )  # fmt: skip
 

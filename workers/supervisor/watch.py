@@ -16,6 +16,7 @@ from workers.supervisor.health import Health
 from workers.supervisor.lease import Lease, Wanted
 from workers.supervisor.link import Link, Stale
 from workers.supervisor.ranks import Ranks
+from workers.supervisor.replacing import Replacer
 
 _FAILED_GRACE_S = 2.0
 _UNKILLABLE_S = 30.0
@@ -28,12 +29,13 @@ class Watch:
     def __init__(
         self, ranks: Ranks, places: Sequence[RankPlace], socket: RankSocket, lease: Lease,
         link: Link, bell: Bell, selector: selectors.BaseSelector, health: Health,
-        is_saving: Callable[[], bool],
+        replacer: Replacer, is_saving: Callable[[], bool],
     ) -> None:  # fmt: skip
         """`is_saving` tells whether a checkpoint of the ranks is being taken over."""
         self._ranks, self._places, self._socket = ranks, places, socket
         self._lease, self._link, self._bell, self._selector = lease, link, bell, selector
         self._health, self._is_saving = health, is_saving
+        self._replacer = replacer
         self._fence_at_s = lease.fence_at_s
         self._seen_serial = 0
         self._kill_at_s: float | None = None
@@ -98,8 +100,10 @@ class Watch:
             self._stop_as(wanted)
         elif self._bell.is_end_asked:
             self._stop_as(Wanted("stop", "NodeDraining", wanted.grace_s))
-        if self._kill_at_s is None and any(not end.is_good for end in self._ranks.ends.values()):
-            self._end_ranks(_FAILED_GRACE_S)
+        if self._kill_at_s is None:
+            self._replacer.replace()
+            if any(not end.is_good for end in self._ranks.ends.values()):
+                self._end_ranks(_FAILED_GRACE_S)
         return self._kill_when_due()
 
     def _find_stall(self) -> Verdict | None:
@@ -156,5 +160,6 @@ class Watch:
             state = "starting" if pid is None else "running"
             state = "exited" if place.rank in self._ranks.ends else state
             known = self._health.describe(place.rank)
+            known.update(self._replacer.describe(place.rank))
             described.append({"rank": place.rank, "pid": pid, "state": state, **known})
         return described

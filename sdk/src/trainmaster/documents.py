@@ -249,6 +249,7 @@ class RankNow(Resource):
     shares: Mapping[str, float] | None = None
     memory_peak_bytes: int | None = None
     gpu_memory_peak_bytes: int | None = None
+    restarts: int = 0
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -81,12 +81,15 @@ def serve(settings: Settings, ready: IO[str]) -> None:
     listener = socket.create_server((settings.host, 0), backlog=128)
     store = None
     if settings.store_port is not None:
+        # On this address alone: torch itself would listen on every one.
+        door = socket.create_server((settings.host, settings.store_port), backlog=1024)
         store = TCPStore(
-            "0.0.0.0",
+            settings.host,
             settings.store_port,
             is_master=True,
             wait_for_workers=False,
             timeout=_STORE_TIMEOUT,
+            master_listen_fd=door.detach(),
         )
     ready.write(json.dumps({"port": listener.getsockname()[1]}) + "\n")
     ready.flush()
