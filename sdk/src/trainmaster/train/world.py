@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 import torch.distributed as dist
 
+from trainmaster.train.store import name_start, open_store
+
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
@@ -40,6 +42,9 @@ class World:
             members: number of this process among those of this world, and how many these are; by
                 default the world is all of the job.
             name: tells worlds of one job apart.
+
+        Raises:
+            RunError: nobody keeps the job's store.
         """
         self.rank, self.size = members or (run.rank, run.world_size)
         self.device = _choose_device(device, run.local_rank)
@@ -53,7 +58,7 @@ class World:
             if members is None:
                 dist.init_process_group(backend)
             else:
-                store = dist.PrefixStore(f"trainmaster/world/{name}", _open_store(run))
+                store = _open_store(run, name)
                 dist.init_process_group(backend, store=store, rank=self.rank, world_size=self.size)
 
     def maximum(self, values: Sequence[int]) -> list[int]:
@@ -85,9 +90,11 @@ class World:
             dist.destroy_process_group()
 
 
-def _open_store(run: Run) -> dist.TCPStore:
-    """Return the store that somebody keeps at the job's port."""
-    return dist.TCPStore(run.places["MASTER_ADDR"], int(run.places["MASTER_PORT"]))
+def _open_store(run: Run, name: str) -> dist.Store:
+    """Return the part of the job's store that is this world's, in this start of its ranks."""
+    prefix = f"trainmaster/world/{name_start(run.description, run.places)}/{name}"
+    places = run.places
+    return open_store(places["MASTER_ADDR"], int(places["MASTER_PORT"]), run.rank, prefix)
 
 
 def _choose_device(wanted: str | None, local_rank: int) -> torch.device:

@@ -92,7 +92,10 @@ def make_joined(sync: Mapping[str, Any], link: Link, seat: Seat) -> Joined:
             guard=_given(sync, "guard", True),
             compression=compression,
         )
-    raise ValueError(f"mode {mode!r} is none of {', '.join(MODES)}")
+    raise ValueError(
+        f"mode {mode!r} is none of {', '.join(MODES)}: name one of these, or leave sync out "
+        "to average the gradients of each step (allreduce)"
+    )
 
 
 def _given(sync: Mapping[str, Any], name: str, default: Any) -> Any:

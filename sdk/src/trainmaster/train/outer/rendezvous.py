@@ -5,19 +5,16 @@ from __future__ import annotations
 import secrets
 import socket
 from dataclasses import dataclass
-from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from torch.distributed import PrefixStore, TCPStore
-
 from trainmaster._job_errors import RunError
+from trainmaster.train import store as stores
 from trainmaster.train.outer.serve import Settings, start_server
 from trainmaster.train.outer.server import GRACE_S
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-MEET_TIMEOUT_S = 600.0  # for the slowest rank to start
 PROBE_TIMEOUT_S = 5.0
 
 
@@ -58,13 +55,12 @@ class Surroundings:
                 "with torchrun, or as a job of the service"
             ) from error
         outer = description.get("outer") or {}
-        restart = places.get("TORCHELASTIC_RESTART_COUNT", "0")
         return cls(
             rank,
             address,
             port,
             places.get("TORCHELASTIC_USE_AGENT_STORE") == "True",
-            f"{outer.get('attempt', '')}/{restart}",
+            stores.name_start(description, places),
             outer.get("token"),
             float(outer.get("grace_s", GRACE_S)),
         )
@@ -99,10 +95,11 @@ def meet(surroundings: Surroundings, num_servers: int, num_replicas: int) -> Mee
     if rank == 0 and not surroundings.has_store and not _answers(surroundings):
         token = token or secrets.token_hex(32)
         port = _start(surroundings, num_replicas, token, store_port=surroundings.port)
-    store = _open_store(surroundings)
+    prefix = f"trainmaster/outer/{surroundings.attempt}"
+    store = stores.open_store(surroundings.address, surroundings.port, rank, prefix)
     if rank == 0 and not store.check(["token"]):
         store.set("token", "given" if surroundings.token else token or secrets.token_hex(32))
-    said = _get(store, "token")
+    said = _hear(store, "token", "the secret of the servers", 0)
     token = surroundings.token or said
     if rank < num_servers and not store.check([f"server/{rank}"]):
         if port is None:
@@ -110,7 +107,8 @@ def meet(surroundings: Surroundings, num_servers: int, num_replicas: int) -> Mee
         store.set(f"server/{rank}", f"{_own_address(surroundings)} {port}")
     addresses = []
     for server in range(num_servers):
-        host, _, number = _get(store, f"server/{server}").rpartition(" ")
+        said = _hear(store, f"server/{server}", f"where server {server} listens", server)
+        host, _, number = said.rpartition(" ")
         addresses.append((host, int(number)))
     return Meeting(addresses, bytes.fromhex(token), store)
 
@@ -134,27 +132,15 @@ def _answers(surroundings: Surroundings) -> bool:
         return False
 
 
-def _open_store(surroundings: Surroundings) -> Any:
-    try:
-        store = TCPStore(
-            surroundings.address,
-            surroundings.port,
-            is_master=False,
-            timeout=timedelta(seconds=MEET_TIMEOUT_S),
-        )
-    except RuntimeError as error:  # torch's own errors are of this kind
-        raise RunError(
-            f"rank {surroundings.rank} finds no store at {surroundings.address}:"
-            f"{surroundings.port} within {MEET_TIMEOUT_S:.0f} s: {error}"
-        ) from error
-    return PrefixStore(f"trainmaster/outer/{surroundings.attempt}", store)
-
-
-def _get(store: Any, key: str) -> str:
+def _hear(store: Any, key: str, what: str, speaker: int) -> str:
+    """Wait for what a rank says in the store."""
     try:
         return str(store.get(key).decode())
     except RuntimeError as error:
-        raise RunError(f"nobody has said {key} within {MEET_TIMEOUT_S:.0f} s: {error}") from error
+        raise RunError(
+            f"rank {speaker} has not said {what} within {stores.MEET_TIMEOUT_S:.0f} s ({error}): "
+            "its log tells why; start all ranks at about the same time"
+        ) from error
 
 
 def _own_address(surroundings: Surroundings) -> str:
