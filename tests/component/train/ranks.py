@@ -63,6 +63,11 @@ class Gang:
         assert codes == [0] * len(codes), f"{codes}\n{texts}"
         return self
 
+    def any_has_ended(self) -> bool:
+        """Return whether a rank has ended."""
+        self._has_ended()
+        return any(code is not None for code in self.codes)
+
     def _has_ended(self) -> bool:
         for rank, pid in enumerate(self.pids):
             if self.codes[rank] is None:

@@ -72,24 +72,6 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits(
     assert read_hashes(resumed) == uninterrupted(ranks)
 
 
-@pytest.mark.parametrize("kill", [8, 17, 26])
-@pytest.mark.parametrize("ranks", [1, 2])
-def test_a_run_that_was_killed_ends_with_the_same_bits(
-    forge: Forge,
-    tmp_path: Path,
-    uninterrupted: Callable[[int], Hashes],
-    ranks: int,
-    kill: int,
-) -> None:
-    policy = {"checkpoint": {"every_steps": 3}}
-    killed = forge.start(SCRIPT, tmp_path, "none", "0", str(kill), ranks=ranks, description=policy)
-    assert 0 not in killed.wait()
-
-    resumed = forge.run(SCRIPT, tmp_path, "none", "0", "0", ranks=ranks, description=RESUMED)
-
-    assert read_hashes(resumed) == uninterrupted(ranks)
-
-
 @pytest.mark.parametrize(
     ("mutation", "ranks"),
     [
