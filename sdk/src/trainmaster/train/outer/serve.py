@@ -9,14 +9,17 @@ A server writes one line once it listens, then nothing: it holds none of the ran
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import json
 import os
+import select
 import signal
 import socket
 import subprocess
 import sys
 import threading
+import time
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from pathlib import Path
@@ -35,6 +38,7 @@ _COMMAND = (
     "import sys, json; sys.path[:] = json.loads(sys.argv[1]); "
     "from trainmaster.train.outer.serve import main; main()"
 )
+_READY = '{"port"'
 _started: list[subprocess.Popen[str]] = []  # held, or Python would complain that they still run
 
 
@@ -114,9 +118,33 @@ def _fork(settings: Settings) -> int:
     if child == 0:
         _become_server(settings, writing)
     os.close(writing)
-    with os.fdopen(reading) as answer:
-        line = answer.readline()
-    return _read_port(line, settings)
+    begun_s = time.monotonic()
+    try:
+        line = _read_line(reading)
+    finally:
+        os.close(reading)
+    if line.startswith(_READY):
+        return _read_port(line)
+    with contextlib.suppress(ProcessLookupError):
+        os.kill(child, signal.SIGKILL)
+    with contextlib.suppress(ChildProcessError):
+        os.waitpid(child, 0)
+    raise _explain(settings, line, begun_s)
+
+
+def _read_line(reading: int) -> str:
+    """Return what a server says first; "" if it ends before, or takes longer than it may."""
+    deadline_s = time.monotonic() + START_TIMEOUT_S
+    poll = select.poll()
+    poll.register(reading, select.POLLIN)
+    said = b""
+    while not said.endswith(b"\n"):
+        left_s = deadline_s - time.monotonic()
+        piece = os.read(reading, 4096) if left_s > 0 and poll.poll(left_s * 1000) else b""
+        if not piece:
+            break
+        said += piece
+    return said.decode("utf-8", "replace")
 
 
 def _become_server(settings: Settings, writing: int) -> None:
@@ -130,12 +158,13 @@ def _become_server(settings: Settings, writing: int) -> None:
         signal.set_wakeup_fd(-1)
         ready = os.dup2(writing, 3)
         os.closerange(4, os.sysconf("SC_OPEN_MAX"))
-        with os.fdopen(ready, "w") as stream:
-            try:
-                serve(settings, stream)
-                code = 0
-            except OSError as error:
-                stream.write(json.dumps({"error": str(error)}) + "\n")
+        stream = os.fdopen(ready, "w")
+        try:
+            serve(settings, stream)
+            code = 0
+        except BaseException as error:  # noqa: BLE001  whatever it is, the rank is told
+            with contextlib.suppress(OSError):  # once it has its line, it reads no more
+                stream.write(f"{type(error).__name__}: {error}".replace("\n", " ") + "\n")
                 stream.flush()
     finally:
         os._exit(code)
@@ -153,27 +182,40 @@ def _execute(settings: Settings) -> int:
     _started.append(process)
     assert process.stdin is not None
     assert process.stdout is not None
-    process.stdin.write(json.dumps(asdict(settings)) + "\n")
-    process.stdin.close()
+    with contextlib.suppress(BrokenPipeError):  # it has ended already, and said why
+        process.stdin.write(json.dumps(asdict(settings)) + "\n")
+        process.stdin.close()
+    begun_s = time.monotonic()
     watch = threading.Timer(START_TIMEOUT_S, process.kill)
     watch.start()
-    said = []
+    said, line = [], ""
     for line in process.stdout:
-        said.append(line)
-        if line.startswith('{"port"'):
+        if line.startswith(_READY):
             break
+        said.append(line)
     watch.cancel()
     process.stdout.close()
-    return _read_port(said[-1] if said else "", settings, "".join(said))
+    if line.startswith(_READY):
+        return _read_port(line)
+    process.kill()
+    process.wait()
+    raise _explain(settings, "".join(said), begun_s)
 
 
-def _read_port(line: str, settings: Settings, said: str = "") -> int:
-    try:
-        return int(json.loads(line)["port"])
-    except (ValueError, KeyError, TypeError) as error:
-        raise RunError(
-            f"server {settings.server} of the outer group did not start: {said or line or error}"
-        ) from error
+def _read_port(line: str) -> int:
+    return int(json.loads(line)["port"])
+
+
+def _explain(settings: Settings, said: str, begun_s: float) -> RunError:
+    """Return what a rank is told whose server did not come; `begun_s` is on the monotonic clock."""
+    is_late = time.monotonic() - begun_s >= START_TIMEOUT_S
+    why = f"not there within {START_TIMEOUT_S:.0f} s" if is_late else "it ended without a word"
+    ports = "a free port" if settings.store_port is None else f"port {settings.store_port}"
+    return RunError(
+        f"server {settings.server} of the outer group did not start ({said.strip() or why}): it "
+        f"needs {ports} on {settings.host}, and memory for a second process beside rank "
+        f"{settings.server}"
+    )
 
 
 def _let_go_of_streams() -> None:
