@@ -20,6 +20,7 @@ from tests.bench import (
     core_scale,
     explain,
     first_step,
+    learning,
     lm_mfu,
     many_jobs,
     metrics,
@@ -45,6 +46,7 @@ _BENCHMARKS = {
         core_scale,
         lm_mfu,
         communication,
+        learning,
         stragglers,
         survivors,
     )

@@ -1,6 +1,6 @@
 """Trains with steps that are timed waits, and writes each one down; others may die meanwhile.
 
-The job's config: `folder`, for a file of each life of a rank, named rank.nanoseconds.pid; `steps` and
+The config: `folder`, for a file of each life of a rank, named rank.nanoseconds.pid; `steps` and
 `step_s`. Lines: when a step ended in Unix seconds, its number, its samples here.
 """
 
