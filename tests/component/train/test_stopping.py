@@ -97,6 +97,26 @@ def test_checkpoints_are_made_every_so_many_seconds(
     assert time.monotonic() - began >= 2.0
 
 
+def test_no_step_waits_for_a_slow_disk_when_the_time_for_the_next_checkpoint_comes(
+    forge: Forge, supervisor: FakeSupervisor
+) -> None:
+    supervisor.answer = lambda _message: None  # it takes long to take over the first one
+    description = supervisor.describe_run(checkpoint={"every_steps": None, "every_seconds": 0.2})
+    gang = forge.start(SCRIPT, supervisor.folder, "0.001", description=description)
+    until(lambda: supervisor.of_kind("commit"), "a checkpoint is handed over")
+    spool = supervisor.folder / "spool" / "0.jsonl"
+    (first,) = supervisor.of_kind("commit")
+    later = first["step"] + 700  # at a millisecond and more each, the time has come and gone
+
+    until(lambda: read_values(spool, "loss")[-1][0] > later, "the training goes on")
+
+    assert supervisor.of_kind("commit") == [first]
+    supervisor.answer = take_over
+    supervisor.say(take_over(first))
+    until(lambda: len(supervisor.of_kind("commit")) >= 2, "the next one")
+    gang.signal(signal.SIGKILL)
+
+
 def test_a_checkpoint_that_is_refused_fails_the_run(
     forge: Forge, supervisor: FakeSupervisor
 ) -> None:

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING
 from trainmaster._pace import plan_interval
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from trainmaster.run import Run
     from trainmaster.train.accounting import Accounting
     from trainmaster.train.synchronization import Synchronization
@@ -31,9 +33,16 @@ class Agreement:
     """The question, and when it is asked next."""
 
     def __init__(
-        self, run: Run, synchronization: Synchronization, accounting: Accounting, step: int
+        self,
+        run: Run,
+        synchronization: Synchronization,
+        accounting: Accounting,
+        step: int,
+        is_writing: Callable[[], bool],
     ) -> None:
+        """`is_writing` tells whether a checkpoint is still on its way to the disk."""
         self._run = run
+        self._is_writing = is_writing
         self._accounting = accounting
         self._synchronization = synchronization
         policy = run.description.get("checkpoint") or {}
@@ -81,6 +90,7 @@ class Agreement:
             self._every_s is not None
             and self._synchronization.rank == 0
             and time.monotonic() - self._saved_at_s >= self._every_s
+            and not self._is_writing()  # else all would wait for the disk
         )
         return self._is_save_wanted or is_late
 

@@ -60,9 +60,6 @@ class Saver:
         if ranks is None or gathered is None:
             return
         layout = self._synchronization.layout
-        if len(ranks) < layout.size:
-            # A replica is dead or has yet to join: the others' state is that of the first.
-            ranks = ranks[: layout.replica_size]
         metrics = dict(self._metrics.latest)
         ranked_by = dict(itertools.islice(only_finite(metrics).items(), VALUES_PER_LINE_MAX))
         snapshot = take_snapshot(things, gathered, layout, cursor, ranks, ranked_by)
@@ -82,6 +79,10 @@ class Saver:
         if things.models and self._synchronization.maximum([is_new])[0]:
             self.save(things, cursor)
         self.wait()
+
+    def is_writing(self) -> bool:
+        """Return whether a checkpoint is on its way to the disk, and to whoever takes it over."""
+        return self._thread is not None and self._thread.is_alive()
 
     def wait(self) -> None:
         """Wait until nothing is being written; raises as `save` does."""

@@ -111,7 +111,13 @@ class TrainRun:
         )
         saved_step = self._cursor.step if self._resumed else None
         self._saver = Saver(run, self._synchronization, self._metrics, saved_step)
-        self._agreement = Agreement(run, self._synchronization, self._accounting, self._cursor.step)
+        self._agreement = Agreement(
+            run,
+            self._synchronization,
+            self._accounting,
+            self._cursor.step,
+            self._saver.is_writing,
+        )
         randomness.seed_everything(seed)
         run.should_stop()  # opens the line on which we are told
 
