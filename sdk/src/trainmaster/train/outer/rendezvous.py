@@ -94,7 +94,8 @@ def meet(surroundings: Surroundings, num_servers: int, num_replicas: int) -> Mee
     port: int | None = None
     if rank == 0 and not surroundings.has_store and not _answers(surroundings):
         token = token or secrets.token_hex(32)
-        port = _start(surroundings, num_replicas, token, store_port=surroundings.port)
+        here = (surroundings.address, surroundings.port)
+        port = _start(surroundings, num_replicas, token, here)
     prefix = f"trainmaster/outer/{surroundings.attempt}"
     store = stores.open_store(surroundings.address, surroundings.port, rank, prefix)
     if rank == 0 and not store.check(["token"]):
@@ -103,7 +104,7 @@ def meet(surroundings: Surroundings, num_servers: int, num_replicas: int) -> Mee
     token = surroundings.token or said
     if rank < num_servers and not store.check([f"server/{rank}"]):
         if port is None:
-            port = _start(surroundings, num_replicas, token, store_port=None)
+            port = _start(surroundings, num_replicas, token, None)
         store.set(f"server/{rank}", f"{_own_address(surroundings)} {port}")
     addresses = []
     for server in range(num_servers):
@@ -114,11 +115,11 @@ def meet(surroundings: Surroundings, num_servers: int, num_replicas: int) -> Mee
 
 
 def _start(
-    surroundings: Surroundings, num_replicas: int, token: str, store_port: int | None
+    surroundings: Surroundings, num_replicas: int, token: str, store: tuple[str, int] | None
 ) -> int:
     host = _own_address(surroundings)
     return start_server(
-        Settings(surroundings.rank, num_replicas, token, host, store_port, surroundings.grace_s)
+        Settings(surroundings.rank, num_replicas, token, host, store, surroundings.grace_s)
     )
 
 

@@ -10,6 +10,7 @@ A server writes one line once it listens, then nothing: it holds none of the ran
 from __future__ import annotations
 
 import contextlib
+import errno
 import gc
 import json
 import os
@@ -33,6 +34,7 @@ from trainmaster.train.outer.server import Server
 
 START_TIMEOUT_S = 120.0
 _STORE_TIMEOUT = timedelta(seconds=60)
+_BACKLOG = 1024
 # Isolated, so that nothing in the current folder is taken for a module of Python's own.
 _COMMAND = (
     "import sys, json; sys.path[:] = json.loads(sys.argv[1]); "
@@ -51,8 +53,8 @@ class Settings:
         num_replicas: how many begin together.
         token: the job's, in hexadecimal.
         host: the address to listen on.
-        store_port: where to open the store in which everybody finds each other; None if there
-            is one.
+        store: host and port by which everybody looks for the store in which they find each
+            other, to be opened here; None if there is one.
         grace_s: how long it stays when nobody is there and nobody has said goodbye.
     """
 
@@ -60,7 +62,7 @@ class Settings:
     num_replicas: int
     token: str
     host: str
-    store_port: int | None
+    store: tuple[str, int] | None
     grace_s: float
 
 
@@ -82,25 +84,41 @@ def main() -> None:
 def serve(settings: Settings, ready: IO[str]) -> None:
     """Listen, say where, and serve until the job is over."""
     torch.set_num_threads(1)  # its node's CPUs are the ranks'
-    listener = socket.create_server((settings.host, 0), backlog=128)
-    store = None
-    if settings.store_port is not None:
-        # On this address alone: torch itself would listen on every one.
-        door = socket.create_server((settings.host, settings.store_port), backlog=1024)
-        store = TCPStore(
-            settings.host,
-            settings.store_port,
-            is_master=True,
-            wait_for_workers=False,
-            timeout=_STORE_TIMEOUT,
-            master_listen_fd=door.detach(),
-        )
+    listener = _listen(settings.host, 0)
+    store = _open_store(settings) if settings.store else None
     ready.write(json.dumps({"port": listener.getsockname()[1]}) + "\n")
     ready.flush()
     _let_go_of_streams()
     token = bytes.fromhex(settings.token)
     Server(listener, token, settings.server, settings.num_replicas, grace_s=settings.grace_s).run()
     del store
+
+
+def _open_store(settings: Settings) -> TCPStore:
+    assert settings.store is not None
+    name, port = settings.store
+    try:
+        door = _listen(name, port)
+        host = str(door.getsockname()[0])
+    except OSError as error:
+        if error.errno != errno.EADDRNOTAVAIL:
+            raise
+        # The others reach this machine by an address that somebody translates.
+        door, host = socket.create_server(("", port), backlog=_BACKLOG), settings.host
+    return TCPStore(
+        host,
+        port,
+        is_master=True,
+        wait_for_workers=False,
+        timeout=_STORE_TIMEOUT,
+        master_listen_fd=door.detach(),
+    )
+
+
+def _listen(host: str, port: int) -> socket.socket:
+    """Listen on one address alone; torch itself would listen on every one."""
+    family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+    return socket.create_server(address[:2], family=family, backlog=_BACKLOG)
 
 
 def _may_fork() -> bool:
@@ -210,7 +228,7 @@ def _explain(settings: Settings, said: str, begun_s: float) -> RunError:
     """Return what a rank is told whose server did not come; `begun_s` is on the monotonic clock."""
     is_late = time.monotonic() - begun_s >= START_TIMEOUT_S
     why = f"not there within {START_TIMEOUT_S:.0f} s" if is_late else "it ended without a word"
-    ports = "a free port" if settings.store_port is None else f"port {settings.store_port}"
+    ports = "a free port" if settings.store is None else f"port {settings.store[1]}"
     return RunError(
         f"server {settings.server} of the outer group did not start ({said.strip() or why}): it "
         f"needs {ports} on {settings.host}, and memory for a second process beside rank "

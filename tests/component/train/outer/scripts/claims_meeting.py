@@ -16,7 +16,9 @@ from trainmaster._job_errors import RunError
 from trainmaster.run import Run
 from trainmaster.train import store
 from trainmaster.train.outer.joining import join_outer
+from trainmaster.train.outer.link import Wires
 from trainmaster.train.outer.rendezvous import Surroundings, meet
+from trainmaster.train.outer.serve import Settings, start_server
 from trainmaster.train.world import World
 
 HOST = "127.0.0.1"
@@ -81,6 +83,31 @@ def claim_a_server_that_never_comes_is_named_with_the_rank_that_starts_it() -> N
 
     assert "rank 0 has not said where server 0 listens" in said, said
     assert "its log tells why" in said, said
+
+
+def claim_the_store_is_where_the_others_look_for_it_and_nowhere_else() -> None:
+    for address, other in (("127.0.0.1", "127.0.0.2"), ("127.0.1.1", HOST), ("::1", HOST)):
+        port = free_port()
+        ranks = [Surroundings(rank, address, port, False, "1/0", "00" * 32) for rank in (0, 1)]
+
+        meetings = [meet(each, 1, 2) for each in ranks]
+
+        assert meetings[0].addresses == meetings[1].addresses
+        with socket.socket() as stranger:
+            assert stranger.connect_ex((other, port)) != 0, (address, other)
+        links = [Wires(meetings[rank].addresses, bytes(32), rank, 0) for rank in (0, 1)]
+        for link in links:
+            link.close()
+
+
+def claim_a_store_is_found_behind_an_address_that_is_not_the_machines_own() -> None:
+    port = free_port()
+    translated = "192.0.2.1"  # of those that documentation has for itself
+
+    server = start_server(Settings(0, 1, "00" * 32, HOST, (translated, port), 5.0))
+
+    with socket.create_connection((HOST, port), timeout=LIMIT_S):
+        Wires([(HOST, server)], bytes(32), 0, 0).close()
 
 
 def claim_a_mode_that_is_none_is_refused_with_those_that_are() -> None:
