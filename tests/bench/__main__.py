@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.bench import (
+    checkpoint,
     communication,
     core_scale,
     explain,
@@ -38,6 +39,7 @@ _BENCHMARKS = {
     for module in (
         first_step,
         step_overhead,
+        checkpoint,
         submits,
         metrics,
         many_jobs,
