@@ -23,6 +23,8 @@ class Job(Base):
 
     Attributes:
         epoch: raised with every attempt; the fencing token of all that attempts write.
+        num_workers: of the live attempt, or else of the next one.
+        resize_to: workers that it has from the end of its live attempt on; None: as many.
         request_gpus, request_cpu_milli, request_memory_mib: per worker; None: the pool decides.
         request_gpu_models: any of these; None: any model.
         request_gpu_memory_mib: each GPU has at least this much.
@@ -70,6 +72,7 @@ class Job(Base):
     queue: Mapped[str] = mapped_column(Name)
     pool: Mapped[str] = mapped_column(Name)
     num_workers: Mapped[int]
+    resize_to: Mapped[int | None]
     request_gpus: Mapped[int | None]
     request_cpu_milli: Mapped[int | None]
     request_memory_mib: Mapped[int | None]

@@ -20,7 +20,9 @@ from api.jobs.control import act_on_job, plan_fork, plan_rerun, request_checkpoi
 from api.jobs.desk import Desk, DeskDep
 from api.jobs.documentation import CREATED, SHOWN
 from api.jobs.representation import render_job
+from api.jobs.resize import resize_job
 from api.jobs.submit import submit_job
+from api.preconditions import IfMatch
 from api.strict import StrictRoute
 from models import Database
 from scheduler.core.control import Action
@@ -119,6 +121,43 @@ async def checkpoint(
         return request_checkpoint(session, caller, job_id, now=now)
 
     return await _change(database, ticket, change)
+
+
+@router.post(
+    "/resize",
+    operation_id="jobs_resize",
+    response_class=Response,
+    responses={**SHOWN, **problem_responses(409, 412, 422)},
+)
+async def resize(
+    job_id: str,
+    body: schemas.ResizeRequest,
+    caller: MemberCaller,
+    desk: DeskDep,
+    ticket: TicketDep,
+    if_match: IfMatch = None,
+) -> Response:
+    """Change how many workers a job has that was submitted with `elastic`.
+
+    At once while it holds no places. A running job saves, stops, waits for room for its new size
+    and goes on from that checkpoint; the global batch stays, and each sample comes once per epoch.
+    """
+    # Before the transaction: a world is read in one of its own.
+    world = await run_in_threadpool(desk.worlds.fresh)
+
+    def change(session: Session, now: datetime) -> schemas.Job:
+        return resize_job(
+            session,
+            caller,
+            job_id,
+            body.workers,
+            world=world,
+            recipes=desk.recipes,
+            if_match=if_match,
+            now=now,
+        )
+
+    return await _change(desk.database, ticket, change)
 
 
 @router.post(

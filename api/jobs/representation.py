@@ -138,6 +138,7 @@ def _represent(
         held=job.is_held,
         waits_for=list(waits_for),
         reservation=_reservation(job),
+        resizing_to=job.resize_to,
         evictions=job.evictions,
         resume=represent_resume(verified),
         progress=_progress(newest.attempt) if newest is not None else None,

@@ -8,7 +8,15 @@ from typing import Annotated, Any, Literal, get_args
 from pydantic import BaseModel, ConfigDict, Field, WithJsonSchema
 
 from api.errors import ErrorItem
-from api.jobs.spec_schema import Document, Identifier, LabelKey, LabelValue, Name, Priority
+from api.jobs.spec_schema import (
+    Document,
+    Identifier,
+    LabelKey,
+    LabelValue,
+    Name,
+    Priority,
+    Workers,
+)
 from api.pages import ListEnvelope
 from scheduler.core.states import JobState
 
@@ -88,7 +96,8 @@ class Job(BaseModel):
     terminal: bool = Field(description="Whether nothing can happen any more.")
     conditions: list[Condition]
     spec: StoredSpec = Field(
-        description="As submitted, with every default filled in; limits and queue as edited."
+        description="As submitted, with every default filled in; limits and queue as edited, "
+        "workers and parallel.data as resized."
     )
     priority: int = Field(examples=[50])
     queue: str = Field(examples=["default"])
@@ -99,6 +108,11 @@ class Job(BaseModel):
     )
     reservation: Reservation | None = Field(
         description="A guaranteed latest start; null when it has none."
+    )
+    resizing_to: int | None = Field(
+        description="Workers that it goes on with once its attempt has saved and stopped; null "
+        "when it keeps those of its spec.",
+        examples=[None],
     )
     evictions: int = Field(
         description="How often it made room for others, or was moved.", examples=[0]
@@ -157,6 +171,14 @@ class ForkRequest(Document):
     overrides: dict[str, Any] = Field(
         default_factory=dict, description="A JSON merge patch of the spec."
     )
+
+
+class ResizeRequest(Document):
+    """How many workers the job is to have."""
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"workers": 4}]})
+
+    workers: Annotated[Workers, Field(description="Within the bounds of its spec's `elastic`.")]
 
 
 class NoDocument(Document):

@@ -239,7 +239,10 @@ class JobSpecDocument(Document):
     retry: RetryDocument = RetryDocument()
     limits: LimitsDocument = LimitsDocument()
     health: HealthDocument = HealthDocument()
-    elastic: ElasticDocument | None = None
+    elastic: Annotated[
+        ElasticDocument | None,
+        Field(description="Bounds of `POST /v1/jobs/{id}/resize`; null: the size is fixed."),
+    ] = None
     preemptible: Annotated[
         bool, Field(description="May be asked to save and wait for a job that goes first.")
     ] = True

@@ -15,6 +15,7 @@ from models.job import Job
 from models.node import Node
 from models.queries.faults import note_faults
 from models.queries.jobs import JOBS_TOPIC, advance_job, node_topic
+from models.queries.resizing import take_size
 from models.queries.usage import Use, record_use
 from scheduler.core.errors import NotFound
 from scheduler.core.reasons import Reason
@@ -24,6 +25,7 @@ from scheduler.core.states import AttemptEvent, JobEvent, JobState, find_next_at
 from scheduler.core.usage import count_ms
 
 _CODE_ENDS = {JobEvent.SUCCEEDED, JobEvent.FAILED}
+_MAY_GO_ON = {JobEvent.REQUEUED, JobEvent.PAUSED}
 
 
 def advance_attempt(attempt: Attempt, event: AttemptEvent) -> None:
@@ -88,6 +90,10 @@ def end_attempt(session: Session, attempt: Attempt, end: AttemptEnd, *, now: dat
         job.not_before_at = now + timedelta(seconds=verdict.delay_seconds)
         job.not_before_reason = Reason.RETRY_BACKOFF
     data = _end_data(attempt, end)
+    if job.resize_to is not None and verdict.event in _MAY_GO_ON:
+        data |= {"workers_before": job.num_workers, "workers": job.resize_to}
+        take_size(job, job.resize_to)
+    job.resize_to = None
     if quarantined:
         data["quarantined_nodes"] = list(quarantined)
     # Only a code that has ended passes through finalizing; a lost one never said that it had.

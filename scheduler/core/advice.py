@@ -49,6 +49,7 @@ _STEPS: dict[Reason, tuple[Step, ...]] = {
         Step(text="nothing: it goes on from its newest checkpoint when there is room"),
     ),
     Reason.MIGRATED: (Step(text="nothing: it goes on in another place"),),
+    Reason.RESIZED: (Step(text="nothing: it goes on with its new size when there is room"),),
     Reason.DEPENDENCY_NOT_MET: (Step(text="wait for the jobs that it depends on, or mend them"),),
     Reason.QUEUE_CLOSED: (
         Step(
@@ -89,6 +90,7 @@ _STEPS: dict[Reason, tuple[Step, ...]] = {
     Reason.NODE_DRAINING: (Step(text="nothing: it saves, and goes on elsewhere"),),
     Reason.PREEMPTING: (Step(text="nothing: it saves to make room, and goes on later"),),
     Reason.MIGRATING: (Step(text="nothing: it saves, and goes on in another place"),),
+    Reason.RESIZING: (Step(text="nothing: it saves, and goes on with its new size"),),
     Reason.BUDGET_REACHED: (
         Step(text="nothing now: it has used its limits.gpu_hours and saves within its grace"),
     ),

@@ -53,7 +53,7 @@ Effect = Now | AskStop | SetHold | Already
 _S = JobState
 _WAITING = frozenset({_S.PENDING, _S.QUEUED})
 _ACTIVE = frozenset({_S.STARTING, _S.RUNNING})
-_GOES_ON = frozenset({Reason.PREEMPTING, Reason.MIGRATING, Reason.NODE_DRAINING})
+_GOES_ON = frozenset({Reason.PREEMPTING, Reason.MIGRATING, Reason.NODE_DRAINING, Reason.RESIZING})
 """Stops after which a job goes on by itself."""
 
 

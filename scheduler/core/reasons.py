@@ -16,6 +16,7 @@ class Reason(StrEnum):
     RESUMED = "Resumed"
     PREEMPTED = "Preempted"
     MIGRATED = "Migrated"
+    RESIZED = "Resized"
     DEPENDENCY_NOT_MET = "DependencyNotMet"
     QUEUE_CLOSED = "QueueClosed"
     QUOTA_REACHED = "QuotaReached"
@@ -42,6 +43,7 @@ class Reason(StrEnum):
     NODE_DRAINING = "NodeDraining"
     PREEMPTING = "Preempting"
     MIGRATING = "Migrating"
+    RESIZING = "Resizing"
     BUDGET_REACHED = "BudgetReached"
     # paused
     PAUSED_BY_USER = "PausedByUser"

@@ -152,6 +152,9 @@ def _settle_cut_short(
         case Reason.MIGRATING:
             message = "left its place so that others fit; goes on from its newest checkpoint"
             return JobEvent.REQUEUED, Reason.MIGRATED, message
+        case Reason.RESIZING:
+            message = "has another number of workers; goes on from its newest checkpoint"
+            return JobEvent.REQUEUED, Reason.RESIZED, message
         case _ if outcome == "stopped":
             return JobEvent.REQUEUED, Reason.RESUMED, "stopped by the service; goes on by itself"
         case _:

@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 
 from scheduler.core.errors import Problem
 from scheduler.core.mode_rules import check_modes
+from scheduler.core.resizing import check_elastic, resize_spec
 from scheduler.core.resources import Resources, gib_to_mib, is_gpu_model, resolve_request
 from scheduler.core.spec import JobSpec, ResourceRequest
 
@@ -135,7 +136,25 @@ def _check_layout(spec: JobSpec, world: World) -> Iterator[Problem]:
         )
         yield Problem("/workers", "layout_mismatch", message)
     splits = world.recipes.get(spec.recipe, frozenset()) if spec.recipe is not None else None
-    yield from check_modes(spec, splits)
+    found = tuple(check_modes(spec, splits))
+    yield from found
+    yield from _check_elastic(spec, splits, frozenset(problem.code for problem in found))
+
+
+def _check_elastic(
+    spec: JobSpec, splits: frozenset[str] | None, known: frozenset[str]
+) -> Iterator[Problem]:
+    """Yield what is wrong with the bounds, or would be with the job at one of them."""
+    problems = tuple(check_elastic(spec))
+    yield from problems
+    if problems or spec.elastic is None:
+        return
+    for name in ("min_workers", "max_workers"):
+        count = getattr(spec.elastic, name)
+        for problem in check_modes(resize_spec(spec, count), splits):
+            if problem.code not in known:
+                message = f"with {count} workers: {problem.message}"
+                yield Problem(f"/elastic/{name}", problem.code, message)
 
 
 def _check_inputs(spec: JobSpec, world: World) -> Iterator[Problem]:
@@ -162,7 +181,6 @@ def _check_offer(spec: JobSpec, world: World) -> Iterator[Problem]:
     """Refuse what the spec knows and the service cannot do yet: nothing is silently ignored."""
     unavailable = [
         ("/secrets", bool(spec.secrets), "secrets are not available yet: leave them out"),
-        ("/elastic", spec.elastic is not None, "resizing is not available yet: leave elastic out"),
         ("/privacy", spec.privacy is not None, "privacy is not available yet: leave it out"),
     ]  # fmt: skip
     for pointer, is_asked, message in unavailable:

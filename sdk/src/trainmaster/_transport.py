@@ -8,7 +8,7 @@ from __future__ import annotations
 import random
 import ssl
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
@@ -76,17 +76,16 @@ class Transport:
         document: object = None,
         *,
         query: Query | None = None,
+        headers: Mapping[str, str] | None = None,
         idempotency_key: str | None = None,
     ) -> Reply:
         """Send a document with an idempotency key that stays the same over all tries."""
-        headers = {"Idempotency-Key": idempotency_key or new_idempotency_key()}
+        sent = {**(headers or {}), "Idempotency-Key": idempotency_key or new_idempotency_key()}
         body: Body | None = None
         if document is not None:
-            headers["Content-Type"] = "application/json"
+            sent["Content-Type"] = "application/json"
             body = body_of(document)
-        return self.send(
-            Call(method="POST", path=path, query=query or {}, headers=headers, body=body)
-        )
+        return self.send(Call(method="POST", path=path, query=query or {}, headers=sent, body=body))
 
     def send(
         self,

@@ -141,6 +141,7 @@ class Job(Resource):
     held: bool = False
     waits_for: list[str] = _empty(list)
     reservation: Reservation | None = _nested(Reservation)
+    resizing_to: int | None = None
     evictions: int = 0
     resume: ResumeVerdict | None = _nested(ResumeVerdict)
     parent_job_id: str | None = None

@@ -12,7 +12,8 @@ from sqlalchemy import func, select
 
 from models import Allocation, Job, Node
 from models.queries.attempts import ask_stop
-from models.queries.jobs import advance_job
+from models.queries.jobs import advance_job, record_event
+from models.queries.resizing import take_size
 from scheduler.core.decisions import Explain, Plan, Reserve
 from scheduler.core.deltas import Delta, Observed
 from scheduler.core.reasons import Reason
@@ -53,6 +54,7 @@ class History:
                     self.cancel,
                     self.hold_or_release,
                     self.edit,
+                    self.resize,
                     self.join,
                     self.join,
                     self.save,
@@ -102,6 +104,19 @@ class History:
         """Give a waiting job another priority."""
         if job := self.pick_in(_WAITING):
             self.world.change_job(job.id, priority=self.chance.randint(1, 99))
+
+    def resize(self) -> None:
+        """Give a job another size: at once, or when its attempt has ended."""
+        if job := self.pick_in((*_WAITING, *_ACTIVE)):
+            num_workers = self.chance.choice([1, 2, 3])
+            with self.world.database.write() as session:
+                row = session.get_one(Job, job.id)
+                if row.state.has_attempt:
+                    row.resize_to = num_workers
+                    ask_stop(session, row, reason=Reason.RESIZING, now=self.world.now)
+                else:
+                    take_size(row, num_workers)
+                    record_event(session, row, "job.resized", now=self.world.now)
 
     def join(self) -> None:
         """Let a job that starts run."""

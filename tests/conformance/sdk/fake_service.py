@@ -366,6 +366,9 @@ class _Handler(BaseHTTPRequestHandler):
             return 201, service.jobs[service.add_job(spec={**job["spec"], "forked": body})]
         if job["state"] == "succeeded":
             return 409, {"code": "illegal_transition", "detail": f"{job_id} is succeeded"}
+        if action == "resize":
+            asked = {"state": "stopping", "resizing_to": json.loads(seen.body)["workers"]}
+            return 200, service.change_job(job_id, asked)
         states = {"cancel": "cancelled", "pause": "paused", "resume": "queued"}
         return 200, service.change_job(job_id, {"state": states[action]})
 

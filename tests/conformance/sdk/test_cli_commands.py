@@ -283,6 +283,20 @@ def test_pause_can_wait_until_it_is_done(run: Run, service: FakeService) -> None
     assert run("resume", job_id).stdout == f"{job_id} queued\n"
 
 
+def test_resize_can_wait_until_the_job_runs_with_its_new_size(
+    run: Run, service: FakeService
+) -> None:
+    job_id = service.add_job("running")
+    service.changes[job_id] = [{"state": "pending"}, {"state": "running", "resizing_to": None}]
+
+    result = run("resize", job_id, "--workers", "4", "--wait", "--json")
+
+    assert json.loads(result.stdout)["state"] == "running"
+    assert service.jobs[job_id]["resizing_to"] is None
+    assert run("resize", job_id, "--workers", "0").exit_code == 64
+    assert run("resize", job_id).exit_code == 64
+
+
 def test_fork_sends_what_is_different_only(run: Run, service: FakeService) -> None:
     job_id = service.add_job("succeeded", spec={"recipe": "r", "config": {"lr": 0.1, "epochs": 1}})
     checkpoint_id = service.add_checkpoint(job_id, {"a": b"1"})

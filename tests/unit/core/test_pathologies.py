@@ -15,10 +15,6 @@ from scheduler.core.estimates import estimate, measure_size
 from scheduler.core.nodes import Nodes
 from scheduler.core.placement import place
 from scheduler.core.policy import DEFAULT_POLICY, HOUR_MS
-from scheduler.core.resources import Resources
-from scheduler.core.spec import Elastic, JobSpec
-from scheduler.core.spec_rules import NodeOffer, PoolView, check_spec
-from scheduler.core.spec_rules import World as Rules
 from scheduler.core.state import State
 from scheduler.core.step import step
 from scheduler.sim.driver import Options, replay_core
@@ -408,23 +404,6 @@ def test_a_restart_in_the_middle_goes_on_as_if_nothing_had_been(seed: int) -> No
 
     moves = [one for one in plan.decisions if isinstance(one, Start | Preempt)]
     assert moves == []
-
-
-def test_elastic_jobs_do_not_oscillate_since_none_is_accepted_yet() -> None:
-    spec = JobSpec(recipe="image-classifier", elastic=Elastic(min_workers=1, max_workers=8))
-
-    offer = PoolView(nodes=(NodeOffer(capacity=Resources(cpu_milli=8000)),))
-
-    problems = check_spec(
-        spec,
-        Rules(
-            recipes={"image-classifier": frozenset()},
-            pools={"default": offer},
-            queues={"default": "default"},
-        ),
-    )
-
-    assert [(one.pointer, one.code) for one in problems] == [("/elastic", "not_available")]
 
 
 def test_of_two_alike_the_one_that_came_long_before_is_never_passed() -> None:

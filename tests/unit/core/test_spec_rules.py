@@ -103,7 +103,27 @@ def test_a_good_spec_has_no_problem(spec: JobSpec) -> None:
         ({"env": {"RANK": "1"}}, ("/env/RANK", "reserved_name")),
         ({"env": {"TRAINMASTER_X": "1"}}, ("/env/TRAINMASTER_X", "reserved_name")),
         ({"secrets": ("A",)}, ("/secrets", "not_available")),
-        ({"elastic": Elastic(min_workers=1, max_workers=2)}, ("/elastic", "not_available")),
+        ({"elastic": Elastic(min_workers=3, max_workers=4)}, ("/elastic", "workers_outside")),
+        (
+            {"elastic": Elastic(min_workers=2, max_workers=1)},
+            ("/elastic/min_workers", "bounds_crossed"),
+        ),
+        (
+            {
+                "workers": 2,
+                "parallel": Parallel(shard=2),
+                "elastic": Elastic(min_workers=1, max_workers=2),
+            },
+            ("/elastic/min_workers", "replica_cut"),
+        ),
+        (
+            {
+                "workers": 2,
+                "sync": Sync(mode="parameter_server", servers=2),
+                "elastic": Elastic(min_workers=1, max_workers=2),
+            },
+            ("/elastic/min_workers", "too_many_servers"),
+        ),
         ({"privacy": {}}, ("/privacy", "not_available")),
         ({"queue": "other"}, ("/queue", "unknown_queue")),
         ({"queue": "night", "pool": "empty"}, ("/queue", "wrong_queue")),

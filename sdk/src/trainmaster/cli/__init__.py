@@ -42,6 +42,7 @@ COMMANDS = {
     "cancel": ("cancel", "Stop jobs for good."),
     "pause": ("pause", "Save jobs and give their resources back."),
     "resume": ("resume", "Let paused jobs go on from their checkpoints."),
+    "resize": ("resize", "Give a job another number of workers."),
     "fork": ("fork", "Submit a new job that starts from a checkpoint of another."),
     "verify-resume": ("verify_resume", "Find out how well a training resumes."),
     "nodes": ("nodes", "List the machines and what they have."),

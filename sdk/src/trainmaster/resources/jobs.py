@@ -226,6 +226,33 @@ class Jobs:
         """Ask a running job to save a checkpoint at its next opportunity."""
         return self._act(job, "checkpoint")
 
+    def resize(
+        self,
+        job: Ref,
+        workers: int,
+        *,
+        if_match: str | None = None,
+        idempotency_key: str | None = None,
+    ) -> Job:
+        """Give a job that was submitted with `elastic` another number of workers.
+
+        A job that runs saves, stops and goes on from there when there is room for its new size. As
+        for `update`, a `Job` is changed only if it is still as it was read.
+
+        Raises:
+            ConflictError: it has no `elastic`, or it ends.
+            UnprocessableError: it may not have that size; `errors` says why.
+            PreconditionFailedError: it changed in between; read it again.
+        """
+        tag = if_match or (job.etag if isinstance(job, Job) else None)
+        reply = self._transport.post(
+            path_to("jobs", job, "resize"),
+            {"workers": workers},
+            headers={} if tag is None else {"If-Match": tag},
+            idempotency_key=idempotency_key,
+        )
+        return _parse_job(reply)
+
     def fork(
         self,
         job: Ref,
