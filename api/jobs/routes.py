@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from datetime import UTC, datetime
 from http import HTTPStatus
 from typing import Annotated, Literal
@@ -25,6 +24,7 @@ from api.jobs.submit import submit_job, validate_job
 from api.pages import cut_page, read_after
 from api.preconditions import IfMatch, IfNoneMatch, is_unchanged
 from api.storage_access import StorageDep
+from api.streams import AfterVersion, WaitSeconds
 from api.strict import StrictRoute, check_json_type, parse_json, read_body
 from api.visibility import get_visible_job
 from models import Database
@@ -33,8 +33,6 @@ from scheduler.core.errors import InvalidSpec
 from scheduler.core.spec_rules import World
 
 router = APIRouter(prefix="/v1/jobs", tags=["jobs"], route_class=StrictRoute)
-
-WAIT_SECONDS_MAX = 60
 
 
 @router.post(
@@ -144,28 +142,16 @@ async def get(
     database: DatabaseDep,
     streams: StreamsDep,
     if_none_match: IfNoneMatch = None,
-    wait: Annotated[
-        int,
-        Query(ge=0, le=WAIT_SECONDS_MAX, description="Seconds to wait for a newer version."),
-    ] = 0,
-    after_version: Annotated[
-        int | None,
-        Query(ge=0, le=2**31 - 1, description="The version you know; the present one if left out."),
-    ] = None,
+    wait: WaitSeconds = 0,
+    after_version: AfterVersion = None,
 ) -> Response:
     """Read a job; with `wait`, answer as soon as it has another version, or when time is up."""
-    deadline = time.monotonic() + wait
-    topic = job_topic(job_id)
-    while True:
-        # Counted before the read: what rings after it wakes the wait below.
-        since = streams.count(topic)
-        job = await run_in_threadpool(_read, database, caller, job_id)
-        known = after_version = job.version if after_version is None else after_version
-        left = deadline - time.monotonic()
-        if job.version > known or job.terminal or left <= 0 or streams.is_closing:
-            break
-        with streams.long_poll():
-            await streams.wait(topic, since=since, timeout_seconds=left)
+    job = await streams.await_newer(
+        job_topic(job_id),
+        lambda: run_in_threadpool(_read, database, caller, job_id),
+        after_version=after_version,
+        timeout_seconds=wait,
+    )
     body, etag = render_job(job)
     if is_unchanged(if_none_match, etag):
         return Response(status_code=HTTPStatus.NOT_MODIFIED, headers={"etag": etag})

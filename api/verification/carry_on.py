@@ -9,25 +9,47 @@ from __future__ import annotations
 import hashlib
 import math
 from collections.abc import Mapping
-from dataclasses import asdict
+from dataclasses import asdict, dataclass
 from datetime import datetime
-from typing import Any
+from typing import Any, assert_never
 
 from sqlalchemy.orm import Session
 
 from api.auth.callers import Caller
+from api.jobs.control import act_on_job
 from api.jobs.desk import Desk
 from api.jobs.submit import read_spotless, store_job
 from api.storage import LocalStorage
 from api.verification.evidence import find_final, find_killed_step, gather_evidence
-from api.verification.plan import plan_interrupted, plan_interruption
+from api.verification.plan import Interruption, plan_interrupted, plan_interruption
 from api.verification.verdict import Evidence, Finding, Why, decide, refused, unknown
 from models import Checkpoint, Job, Project, Role, Verification
 from models.queries.verifications import finish, touch
-from scheduler.core.errors import InvalidSpec
+from scheduler.core.control import Action
+from scheduler.core.errors import ServiceError
 from scheduler.core.states import JobState
 
 _FILES_SHOWN_MAX = 100
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Conclude:
+    """There is a verdict."""
+
+    finding: Finding
+    details: Mapping[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class _Interrupt:
+    """The second job is due: what is submitted, for whom, and where it is killed."""
+
+    document: dict[str, Any]
+    caller: Caller
+    interruption: Interruption
+
+
+_Step = _Conclude | _Interrupt | None
 
 
 def carry_on(desk: Desk, storage: LocalStorage, verification_id: str, *, now: datetime) -> bool:
@@ -37,23 +59,73 @@ def carry_on(desk: Desk, storage: LocalStorage, verification_id: str, *, now: da
         StaleDataError: another process was faster; look again.
     """
     with desk.database.read() as session:
-        verification = session.get_one(Verification, verification_id)
-        if verification.finished_at is not None:
+        step = _find_step(session, storage, session.get_one(Verification, verification_id))
+    match step:
+        case None:
             return False
-        reference = session.get(Job, verification.reference_job_id)
-        finding = _judge_end(reference, "uninterrupted")
-        if finding is not None:
-            return _finish(desk, verification, finding, now=now)
-        assert reference is not None
-        if reference.state is not JobState.SUCCEEDED:
+        case _Conclude():
+            return conclude(desk, verification_id, step.finding, details=step.details, now=now)
+        case _Interrupt():
+            return _interrupt(desk, verification_id, step, now=now)
+        case _:
+            assert_never(step)
+
+
+def conclude(
+    desk: Desk,
+    verification_id: str,
+    finding: Finding,
+    *,
+    details: Mapping[str, Any] | None = None,
+    now: datetime,
+) -> bool:
+    """End a verification with a verdict; return False when it has one."""
+    with desk.database.write() as session:
+        found = session.get_one(Verification, verification_id)
+        if found.finished_at is not None:
             return False
-        final = find_final(session, reference)
-        if final is None:
-            message = f"{reference.id} has ended without a checkpoint: there is nothing to compare"
-            return _finish(desk, verification, unknown(Why.NO_CHECKPOINT, message), now=now)
-        if verification.interrupted_job_id is None:
-            return _interrupt(desk, session, verification, final, now=now)
-        return _compare(desk, storage, session, verification, final, now=now)
+        give_verdict(session, found, finding, details=details, now=now)
+    return True
+
+
+def call_off(
+    session: Session, caller: Caller, verification: Verification, *, now: datetime
+) -> None:
+    """End a verification early, by the job that it waits for; without one to cancel, at once.
+
+    One that is finished, or whose jobs have both ended, gets the verdict that it has earned.
+    """
+    job = session.get(Job, verification.interrupted_job_id or verification.reference_job_id)
+    if verification.finished_at is not None or job is None:
+        return
+    is_between = verification.interrupted_job_id is None and job.state is JobState.SUCCEEDED
+    if is_between or job.state is JobState.FINALIZING:
+        message = f"it was called off when {job.id} had ended: ask again for a verdict"
+        give_verdict(session, verification, unknown(Why.JOB_CANCELLED, message), now=now)
+    elif not job.is_terminal:
+        act_on_job(session, caller, job.id, Action.CANCEL, now=now)
+        touch(session, verification)
+
+
+def give_verdict(
+    session: Session,
+    verification: Verification,
+    finding: Finding,
+    *,
+    details: Mapping[str, Any] | None = None,
+    now: datetime,
+) -> None:
+    """Write what was found, within the caller's transaction."""
+    finish(
+        session,
+        verification,
+        verdict=finding.verdict.value,
+        reason=finding.reason.value,
+        message=finding.message,
+        is_compared=finding.is_compared,
+        details=details,
+        now=now,
+    )
 
 
 def seed_of(verification_id: str) -> int:
@@ -61,22 +133,42 @@ def seed_of(verification_id: str) -> int:
     return int.from_bytes(hashlib.sha256(verification_id.encode()).digest()[:6])
 
 
-def _judge_end(job: Job | None, which: str) -> Finding | None:
-    """Return what a job that did not succeed means for the verification."""
+def _find_step(session: Session, storage: LocalStorage, verification: Verification) -> _Step:
+    if verification.finished_at is not None:
+        return None
+    reference = _find_end(session, verification.reference_job_id, "uninterrupted")
+    if not isinstance(reference, Checkpoint):
+        return reference
+    if verification.interrupted_job_id is None:
+        return _plan_second(session, verification, reference)
+    interrupted = _find_end(session, verification.interrupted_job_id, "interrupted")
+    if not isinstance(interrupted, Checkpoint):
+        return interrupted
+    return _compare(session, storage, verification, reference, interrupted)
+
+
+def _find_end(session: Session, job_id: str, which: str) -> Checkpoint | _Conclude | None:
+    """Return what a job has ended with, None while it goes on."""
+    job = session.get(Job, job_id)
     if job is None:
-        return unknown(Why.JOB_DELETED, f"the {which} job was deleted")
-    if job.state is JobState.CANCELLED:
-        return unknown(Why.JOB_CANCELLED, f"the {which} job {job.id} was cancelled")
-    if job.state is JobState.FAILED:
-        told = f"the {which} job {job.id} failed: {job.reason}: {job.message}"
-        return unknown(Why.JOB_FAILED, told[:1000])
-    return None
+        return _Conclude(finding=unknown(Why.JOB_DELETED, f"the {which} job was deleted"))
+    told = f"the {which} job {job.id}"
+    match job.state:
+        case JobState.CANCELLED:
+            return _Conclude(finding=unknown(Why.JOB_CANCELLED, f"{told} was cancelled"))
+        case JobState.FAILED:
+            message = f"{told} failed: {job.reason}: {job.message}"[:1000]
+            return _Conclude(finding=unknown(Why.JOB_FAILED, message))
+        case JobState.SUCCEEDED:
+            message = f"{job.id} has ended without a checkpoint: there is nothing to compare"
+            nothing = _Conclude(finding=unknown(Why.NO_CHECKPOINT, message))
+            return find_final(session, job) or nothing
+        case _:
+            return None
 
 
-def _interrupt(
-    desk: Desk, session: Session, verification: Verification, final: Checkpoint, *, now: datetime
-) -> bool:
-    """Submit the job that is killed, once it is known how long it takes."""
+def _plan_second(session: Session, verification: Verification, final: Checkpoint) -> _Step:
+    """Return the job that is killed, now that it is known how long it takes."""
     spec = verification.spec
     begun = session.get(Checkpoint, spec["resume_from"]) if spec["resume_from"] else None
     first_step = 0 if begun is None else begun.step
@@ -87,57 +179,56 @@ def _interrupt(
         message = (
             f"it takes {final.step - first_step} steps: to save, be killed and go on it needs 3"
         )
-        return _finish(desk, verification, unknown(Why.TOO_FEW_STEPS, message), now=now)
-    document = plan_interrupted(spec, verification.id, verification.name, interruption)
-    caller = _find_caller(session, verification)
+        return _Conclude(finding=unknown(Why.TOO_FEW_STEPS, message))
+    return _Interrupt(
+        document=plan_interrupted(spec, verification.id, verification.name, interruption),
+        caller=_find_caller(session, verification),
+        interruption=interruption,
+    )
+
+
+def _interrupt(desk: Desk, verification_id: str, step: _Interrupt, *, now: datetime) -> bool:
+    """Submit the job that is killed."""
     try:
-        submission = read_spotless(desk, caller, document)
-        with desk.database.write() as writing:
-            found = writing.get_one(Verification, verification.id)
+        submission = read_spotless(desk, step.caller, step.document)
+        with desk.database.write() as session:
+            found = session.get_one(Verification, verification_id)
             if found.interrupted_job_id is not None or found.finished_at is not None:
                 return False
+            parent_id = found.reference_job_id
             stored = store_job(
-                writing, desk, caller, submission, now=now, parent_job_id=found.reference_job_id
+                session, desk, step.caller, submission, now=now, parent_job_id=parent_id
             )
             found.interrupted_job_id = stored.job.id
-            found.interruption = asdict(interruption)
-            touch(writing, found)
-    except InvalidSpec as error:
-        return _finish(desk, verification, refused(error), now=now)
+            found.interruption = asdict(step.interruption)
+            touch(session, found)
+    except ServiceError as error:
+        if error.is_retryable:
+            raise
+        return conclude(desk, verification_id, refused(error), now=now)
     return True
 
 
 def _compare(
-    desk: Desk,
-    storage: LocalStorage,
     session: Session,
+    storage: LocalStorage,
     verification: Verification,
-    final: Checkpoint,
-    *,
-    now: datetime,
-) -> bool:
-    interrupted = session.get(Job, verification.interrupted_job_id)
-    finding = _judge_end(interrupted, "interrupted")
-    if finding is not None:
-        return _finish(desk, verification, finding, now=now)
-    assert interrupted is not None
-    if interrupted.state is not JobState.SUCCEEDED:
-        return False
-    other = find_final(session, interrupted)
-    if other is None:
-        message = f"{interrupted.id} has ended without a checkpoint: there is nothing to compare"
-        return _finish(desk, verification, unknown(Why.NO_CHECKPOINT, message), now=now)
+    reference: Checkpoint,
+    interrupted: Checkpoint,
+) -> _Conclude:
     best = verification.spec["checkpoint"]["keep_best"]
     evidence = gather_evidence(
         session,
         storage,
-        final,
-        other,
+        reference,
+        interrupted,
         tolerance=verification.tolerance,
         metric=None if best is None else best["metric"],
     )
-    details = _describe(evidence, final, other, find_killed_step(session, interrupted))
-    return _finish(desk, verification, decide(evidence), details=details, now=now)
+    killed_step = find_killed_step(session, session.get_one(Job, interrupted.job_id))
+    return _Conclude(
+        finding=decide(evidence), details=_describe(evidence, reference, interrupted, killed_step)
+    )
 
 
 def _describe(
@@ -172,31 +263,6 @@ def _spell(value: float) -> float | str:
     if math.isfinite(value):
         return value
     return "NaN" if math.isnan(value) else "Infinity" if value > 0 else "-Infinity"
-
-
-def _finish(
-    desk: Desk,
-    verification: Verification,
-    finding: Finding,
-    *,
-    details: Mapping[str, Any] | None = None,
-    now: datetime,
-) -> bool:
-    with desk.database.write() as session:
-        found = session.get_one(Verification, verification.id)
-        if found.finished_at is not None:
-            return False
-        finish(
-            session,
-            found,
-            verdict=finding.verdict.value,
-            reason=finding.reason.value,
-            message=finding.message,
-            is_compared=finding.is_compared,
-            details=details,
-            now=now,
-        )
-    return True
 
 
 def _find_caller(session: Session, verification: Verification) -> Caller:

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
-from datetime import datetime
+from datetime import datetime, timedelta
 
 import structlog
-from sqlalchemy.exc import IntegrityError
+from sqlalchemy.exc import IntegrityError, InterfaceError, OperationalError
 from sqlalchemy.orm.exc import StaleDataError
 
 from api.jobs.desk import Desk
 from api.storage import LocalStorage
-from api.verification.carry_on import carry_on
+from api.verification.carry_on import carry_on, conclude
+from api.verification.verdict import given_up
 from models.queries.jobs import JOBS_TOPIC
 from models.queries.verifications import VERIFICATIONS_TOPIC, list_open_ids
 
@@ -20,6 +21,8 @@ log = structlog.get_logger()
 
 # Jobs come and go by the hundred a second; nobody waits for a verdict that closely.
 _BREATH_S = 0.2
+FAILURES_MAX, FAILING_FOR = 5, timedelta(minutes=1)
+"""So many looks in a row, over so long, may fail before a verification ends without an answer."""
 
 
 class Verifier:
@@ -31,6 +34,7 @@ class Verifier:
         """`poll_s` is the longest time between two looks, however quiet the doorbell is."""
         self._desk, self._storage, self._clock, self._poll_s = desk, storage, clock, poll_s
         self._stopped = threading.Event()
+        self._failures: dict[str, tuple[datetime, int]] = {}
 
     def run(self) -> None:
         """Look after look, until `stop`."""
@@ -64,9 +68,23 @@ class Verifier:
                     log.info("verification carried on", verification=verification_id)
             except (StaleDataError, IntegrityError):
                 log.info("overtaken; the next look sees why", verification=verification_id)
-            except Exception:
+            except (OperationalError, InterfaceError):
+                raise  # the database is away: that is nobody's verdict
+            except Exception as error:
                 # The others are not to wait for one that cannot be carried on.
-                log.exception("a verification fails; trying again", verification=verification_id)
+                log.exception("a verification fails", verification=verification_id)
+                self._note_failure(verification_id, error)
+            else:
+                self._failures.pop(verification_id, None)
             with self._desk.database.read() as session:
                 num_open += verification_id in list_open_ids(session)
         return num_open
+
+    def _note_failure(self, verification_id: str, error: Exception) -> None:
+        """Try it again at the next look, but not for ever: whoever waits is to get an answer."""
+        now = self._clock()
+        first_at, count = self._failures.get(verification_id, (now, 0))
+        self._failures[verification_id] = (first_at, count + 1)
+        if count + 1 >= FAILURES_MAX and now >= first_at + FAILING_FOR:
+            del self._failures[verification_id]
+            conclude(self._desk, verification_id, given_up(error, count + 1), now=now)

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
-import time
 from datetime import UTC, datetime
+from http import HTTPStatus
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request, Response
 from sqlalchemy import select
+from sqlalchemy.orm import Session
 from starlette.concurrency import run_in_threadpool
 
 from api.auth.callers import Caller
@@ -21,19 +22,18 @@ from api.deps import (
     StreamsDep,
 )
 from api.errors import problem_responses
-from api.idempotency import IdempotencyKey, read_ticket
-from api.jobs.control import act_on_job
+from api.idempotency import Answer, IdempotencyKey, read_ticket, write_once
 from api.jobs.desk import DeskDep
 from api.jobs.documentation import SPEC_BODY
-from api.jobs.routes import WAIT_SECONDS_MAX
 from api.pages import cut_page, read_after
+from api.streams import AfterVersion, WaitSeconds
 from api.strict import StrictRoute, check_json_type, parse_json, read_body
 from api.verification import schemas
+from api.verification.carry_on import call_off
 from api.verification.representation import get_visible_verification, represent_verifications
 from api.verification.submit import submit_verification
-from models import Database, Job, Verification
-from models.queries.verifications import touch, verification_topic
-from scheduler.core.control import Action
+from models import Database, Verification
+from models.queries.verifications import verification_topic
 
 router = APIRouter(tags=["verifications"], route_class=StrictRoute)
 
@@ -117,52 +117,38 @@ async def get(
     caller: CurrentCaller,
     database: DatabaseDep,
     streams: StreamsDep,
-    wait: Annotated[
-        int,
-        Query(ge=0, le=WAIT_SECONDS_MAX, description="Seconds to wait for a newer version."),
-    ] = 0,
-    after_version: Annotated[
-        int | None,
-        Query(ge=0, le=2**31 - 1, description="The version you know; the present one if left out."),
-    ] = None,
+    wait: WaitSeconds = 0,
+    after_version: AfterVersion = None,
 ) -> schemas.ResumeVerification:
     """Read a verification; with `wait`, answer once it has changed, or when time is up."""
-    deadline = time.monotonic() + wait
-    topic = verification_topic(verification_id)
-    while True:
-        # Counted before the read: what rings after it wakes the wait below.
-        since = streams.count(topic)
-        shown = await run_in_threadpool(_read, database, caller, verification_id)
-        known = after_version = shown.version if after_version is None else after_version
-        left = deadline - time.monotonic()
-        has_ended = shown.finished_at is not None
-        if shown.version > known or has_ended or left <= 0 or streams.is_closing:
-            return shown
-        with streams.long_poll():
-            await streams.wait(topic, since=since, timeout_seconds=left)
+    return await streams.await_newer(
+        verification_topic(verification_id),
+        lambda: run_in_threadpool(_read, database, caller, verification_id),
+        after_version=after_version,
+        timeout_seconds=wait,
+    )
 
 
 @router.post(
     "/v1/verifications/{verification_id}/cancel",
     operation_id="verifications_cancel",
+    response_model=schemas.ResumeVerification,
     responses=problem_responses(409),
 )
-async def cancel(
-    verification_id: str, caller: MemberCaller, database: DatabaseDep
-) -> schemas.ResumeVerification:
-    """Cancel the job that it waits for, which ends it; one that is finished stays as it is."""
-    return await run_in_threadpool(_cancel, database, caller, verification_id)
+def cancel(verification_id: str, caller: MemberCaller, database: DatabaseDep) -> Response:
+    """Cancel the job that it waits for, which ends it; one that is finished stays as it is.
 
-
-def _cancel(database: Database, caller: Caller, verification_id: str) -> schemas.ResumeVerification:
+    Where there is no job to cancel, as between the two, it ends at once.
+    """
     now = datetime.now(UTC)
-    with database.write() as session:
+
+    def work(session: Session) -> Answer:
         found = get_visible_verification(session, caller, verification_id)
-        job = session.get(Job, found.interrupted_job_id or found.reference_job_id)
-        if found.finished_at is None and job is not None and not job.is_terminal:
-            act_on_job(session, caller, job.id, Action.CANCEL, now=now)
-            touch(session, found)
-    return _read(database, caller, verification_id)
+        call_off(session, caller, found, now=now)
+        (shown,) = represent_verifications(session, [found])
+        return Answer(status=HTTPStatus.OK, body=shown.model_dump_json().encode())
+
+    return write_once(database, None, work, now=now).render()
 
 
 def _read(database: Database, caller: Caller, verification_id: str) -> schemas.ResumeVerification:

@@ -37,6 +37,7 @@ class Why(StrEnum):
     JOB_CANCELLED = "JobCancelled"
     JOB_DELETED = "JobDeleted"
     REFUSED = "Refused"
+    GIVEN_UP = "GivenUp"
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -105,6 +106,15 @@ def refused(error: ServiceError) -> Finding:
     """Return that the second job was not accepted, though the first one was."""
     told = "; ".join(f"{one.pointer} {one.message}" for one in error.problems) or str(error)
     return unknown(Why.REFUSED, f"the interrupted job was refused: {told}"[:1000])
+
+
+def given_up(error: Exception, count: int) -> Finding:
+    """Return that the service could not go on with it, however often it tried."""
+    return unknown(
+        Why.GIVEN_UP,
+        f"the service failed at it {count} times, last with {type(error).__name__}: its log says "
+        "more; ask again once that is mended",
+    )
 
 
 def decide(evidence: Evidence) -> Finding:

@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Any
 
 import pytest
+from sqlalchemy.exc import OperationalError
 
 from api.jobs.desk import open_desk
-from api.verification.loop import Verifier
+from api.verification.loop import FAILING_FOR, FAILURES_MAX, Verifier
 from models import Job, NodeFault, Verification
+from models.queries.jobs import advance_job
+from models.queries.verifications import touch
+from scheduler.core.errors import NotFound
+from scheduler.core.states import JobEvent
 from tests.component.api_data.desk import Desk, NodeDesk, Supervisor, ok, problem
 
 SPEC = {"recipe": "image-classifier", "workers": 1, "config": {"epochs": 3}}
@@ -33,10 +39,10 @@ class Play:
         self.desk, self.node = desk, desk.join()
         self.verifier = self.restarted()
 
-    def restarted(self) -> Verifier:
+    def restarted(self, clock: Callable[[], datetime] = lambda: datetime.now(UTC)) -> Verifier:
         """Return the loop as it is after a restart of the service: it remembers nothing."""
         desk = open_desk(self.desk.config, self.desk.database)
-        return Verifier(desk, self.desk.storage, lambda: datetime.now(UTC), poll_s=1)
+        return Verifier(desk, self.desk.storage, clock, poll_s=1)
 
     def ask(self, spec: dict[str, Any] = SPEC, **query: Any) -> dict[str, Any]:
         """Ask for a verification."""
@@ -273,6 +279,99 @@ def test_it_is_called_off_by_cancelling_and_a_deleted_job_ends_it(desk: Desk, pl
     assert play.read(second)["reason"] == "JobDeleted"
     again = ok(desk.http.post(f"/v1/verifications/{first['id']}/cancel", headers=desk.admin))
     assert again == play.read(first)
+
+
+def test_one_that_is_called_off_between_its_jobs_ends_at_once(desk: Desk, play: Play) -> None:
+    asked = play.ask()
+    supervisor = play.take(asked["reference_job_id"])
+    supervisor.save(LAST_STEP, FILES)
+    supervisor.exit("succeeded")
+
+    path = f"/v1/verifications/{asked['id']}/cancel"
+    called_off = ok(desk.http.post(path, headers=desk.admin))
+    play.look()
+
+    assert (called_off["state"], called_off["reason"]) == ("finished", "JobCancelled")
+    assert called_off["interrupted_job_id"] is None
+    assert play.read(asked) == called_off
+    assert play.rows()[0] == [asked["reference_job_id"]]
+
+
+def test_one_whose_job_is_on_its_last_way_is_called_off_all_the_same(
+    desk: Desk, play: Play
+) -> None:
+    asked = play.ask()
+    supervisor = play.take(asked["reference_job_id"])
+    with desk.database.write() as session:
+        job = session.get_one(Job, asked["reference_job_id"])
+        reason = "UploadingArtifacts"
+        advance_job(session, job, JobEvent.CODE_ENDED, reason=reason, now=datetime.now(UTC))
+
+    path = f"/v1/verifications/{asked['id']}/cancel"
+    called_off = ok(desk.http.post(path, headers=desk.admin))
+    supervisor.save(LAST_STEP, FILES)
+    supervisor.exit("succeeded")
+    play.look()
+
+    assert called_off["reason"] == "JobCancelled"
+    assert play.read(asked) == called_off
+
+
+def test_what_cannot_be_carried_on_is_given_up_and_keeps_nobody_waiting(
+    desk: Desk, play: Play
+) -> None:
+    broken = play.ask()
+    with desk.database.write() as session:
+        verification = session.get_one(Verification, broken["id"])
+        spec = {name: value for name, value in verification.spec.items() if name != "resume_from"}
+        verification.spec = spec
+        touch(session, verification)
+    supervisor = play.take(broken["reference_job_id"])
+    supervisor.save(LAST_STEP, FILES)
+    supervisor.exit("succeeded")
+
+    now = datetime.now(UTC)
+    verifier = play.restarted(lambda: now)
+    for _ in range(2 * FAILURES_MAX):
+        assert verifier.run_once() == 1
+    now += FAILING_FOR
+    num_open = verifier.run_once()
+
+    found = play.read(broken)
+    assert num_open == 0
+    assert (found["verdict"], found["reason"]) == ("unknown", "GivenUp")
+    assert "KeyError" in found["message"]
+
+
+def test_a_second_job_that_is_refused_for_good_ends_it(
+    desk: Desk, play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = play.ask()
+
+    def refuse(*_: object, **__: object) -> None:
+        raise NotFound("this project")
+
+    monkeypatch.setattr("api.verification.carry_on.store_job", refuse)
+    play.run_reference(asked, FILES)
+
+    found = play.read(asked)
+    assert (found["reason"], found["interrupted_job_id"]) == ("Refused", None)
+    assert "this project does not exist" in found["message"]
+
+
+def test_a_database_that_is_away_is_no_verdict(play: Play, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked = play.ask()
+
+    def fail(*_: object, **__: object) -> bool:
+        raise OperationalError("SELECT 1", {}, Exception("away"))
+
+    with monkeypatch.context() as patch:
+        patch.setattr("api.verification.loop.carry_on", fail)
+        for _ in range(FAILURES_MAX + 1):
+            with pytest.raises(OperationalError):
+                play.verifier.run_once()
+
+    assert play.read(asked)["state"] == "reference"
 
 
 def test_too_few_steps_are_told(desk: Desk, play: Play) -> None:
