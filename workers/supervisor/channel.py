@@ -49,7 +49,11 @@ class RankSocket:
         selector.register(self._listener, selectors.EVENT_READ, self._accept)
 
     def broadcast(self, message: Message) -> None:
-        """Send to every connected rank, and to those that connect later."""
+        """Send to every connected rank, and to those that connect later.
+
+        Not a wish for a checkpoint that has been granted since: a rank that is started again would
+        have everybody save once more.
+        """
         self._greeting[message["op"]] = message
         for connection in list(self._connections):
             connection.send(message)
@@ -105,6 +109,7 @@ class RankSocket:
             for said in self._greeting.values():
                 connection.send(said)
         elif operation == "commit":
+            self._greeting.pop("checkpoint", None)
             self._commit(message, connection.send)
         elif operation == "progress":
             self.progress = _read_progress(message)

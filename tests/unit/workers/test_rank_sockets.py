@@ -59,6 +59,30 @@ def test_a_speed_that_is_none_is_left_out(speed: str, ranks: RankSocket, tmp_pat
     assert ranks.progress == {"step": 3, "total_steps": 4, "steps_per_second": None}
 
 
+def test_a_rank_that_connects_late_hears_the_wishes_that_are_still_open(
+    ranks: RankSocket, tmp_path: Path
+) -> None:
+    with contextlib.closing(connect(tmp_path / "s.sock")) as first:
+        ranks.broadcast({"op": "checkpoint"})
+        before = greet(ranks, tmp_path)
+        first.send({"op": "commit"})
+        ranks.drain()
+        ranks.broadcast({"op": "stop", "reason": "Paused"})
+        after = greet(ranks, tmp_path)
+
+    assert before == {"op": "checkpoint"}
+    assert after == {"op": "stop", "reason": "Paused"}
+
+
+def greet(ranks: RankSocket, folder: Path) -> wire.Message | None:
+    """Connect as another rank and return the first wish that it is told."""
+    with contextlib.closing(connect(folder / "s.sock")) as late:
+        late.send({"op": "hello"})
+        ranks.drain()
+        assert late.receive() == {"op": "welcome", "protocol": 1}
+        return late.receive()
+
+
 def connect(path: Path) -> wire.Wire:
     return wire.connect(path, timeout_s=0.05)
 
