@@ -172,6 +172,29 @@ def test_it_learns_from_a_table_of_ones_own(
     assert facts["target"] == "y"
 
 
+def test_ranks_of_a_sharded_model_evaluate_in_step_though_one_has_no_rows(
+    forge: Forge, tmp_path: Path
+) -> None:
+    rows = [f"{number},{number % 5},{number / 8}" for number in range(12)]
+    (tmp_path / "own.csv").write_text("\n".join(["a,b,y", *rows]))
+    description = {
+        "config": {
+            "task": "regression",
+            "validation_fraction": 0.1,
+            "test_fraction": 0.1,
+            "epochs": 1,
+            "batch_size": 4,
+        },
+        "inputs": {"data": "own.csv"},
+        "parallel": {"shard": 2},
+    }
+
+    gang = forge.run(SCRIPT, tmp_path, MODULE, ranks=2, description=description)
+
+    assert "1 for validation, 1 for test" in gang.output()
+    assert gang.said("test")
+
+
 def test_a_stopped_training_ends_with_the_weights_of_an_unstopped_one(
     forge: Forge, tmp_path: Path
 ) -> None:

@@ -112,9 +112,7 @@ class Goal:
         """Return loss, and accuracy or error; each rank takes its share of the rows."""
         model.eval()
         sums = torch.zeros(2, dtype=torch.float64)  # loss, told right
-        share = run.share(len(x_NF))
-        for first in range(share.start, share.stop, EVALUATION_BATCH):
-            rows = slice(first, min(first + EVALUATION_BATCH, share.stop))
+        for rows in run.slices(len(x_NF), EVALUATION_BATCH):
             found, y_B = model(x_NF[rows].to(run.device)), y_N[rows].to(run.device)
             sums[0] += self.loss(found, y_B, "sum").item()
             if self._is_class:
