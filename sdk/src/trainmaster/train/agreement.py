@@ -49,7 +49,7 @@ class Agreement:
         self._every_steps: int | None = policy.get("every_steps")
         self._every_s: float | None = policy.get("every_seconds")
         self._step = self._next_step = self._looked_step = step
-        self._is_save_wanted = self._has_called = False
+        self._is_save_wanted = self._has_called = self._has_begun = False
         self._asked_at_s = self._saved_at_s = time.monotonic()
 
     def ask(self, step: int, *, is_forced: bool) -> Answer:
@@ -61,12 +61,15 @@ class Agreement:
         """
         answer = Answer(stop=False, save=False)
         in_step = self._synchronization.in_step
-        if not in_step:
-            self._call_others(step)
+        self._catch_up()
+        self._has_begun = True
         if not self._synchronization.may_meet(step):
+            if not in_step:
+                self._call_others(step)
             return answer
         self._has_called = False
-        is_forced = is_forced or not in_step  # all are here now, and nobody knows when again
+        # Out of step all are here now, and nobody knows when again.
+        is_forced = is_forced or not in_step or self._is_first_meeting(step)
         if self._synchronization.size == 1 or step >= self._next_step or is_forced:
             answer = self._ask_all(step)
         is_due = self._is_due(step)
@@ -75,6 +78,24 @@ class Agreement:
             self._saved_at_s = time.monotonic()
             answer = Answer(stop=answer.stop, save=True)
         return answer
+
+    def _catch_up(self) -> None:
+        """Be as far as the others, where this rank has found them at work."""
+        found_step = self._synchronization.found_step
+        if self._has_begun or found_step is None:
+            return
+        self._step = self._looked_step = found_step
+        if self._synchronization.in_step:  # they looked when they could meet last
+            while self._looked_step and not self._synchronization.may_meet(self._looked_step):
+                self._looked_step -= 1
+
+    def _is_first_meeting(self, step: int) -> bool:
+        """Whether a replica that joined is here for the first time: it cannot know when others ask.
+
+        In step all know when that is.
+        """
+        joined_step = self._synchronization.joined_step
+        return joined_step is not None and self._looked_step <= joined_step < step
 
     def _call_others(self, step: int) -> None:
         """Ask replicas that do not go in step to meet, where this one has something to say."""
@@ -100,7 +121,9 @@ class Agreement:
 
     def _ask_all(self, step: int) -> Answer:
         now = time.monotonic()
-        stop, save = self._run.should_stop(), self._wants_to_save()
+        stop = self._run.should_stop()
+        # Who joined may count the steps to the next checkpoint otherwise.
+        save = self._wants_to_save() or self._is_due(step)
         self._is_save_wanted = False
         if self._synchronization.size == 1:
             return Answer(stop=stop, save=save)

@@ -5,6 +5,7 @@ What is said between replicas is `outer`'s; here it is put together with what is
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -103,6 +104,17 @@ class Replicas(Synchronization):
         """Whether all replicas are at this point together."""
         return self._joined.may_meet(step)
 
+    @property
+    def found_step(self) -> int | None:
+        """How far the others were when this rank found them at work; None if all began together."""
+        found = self._joined.joined_at
+        return None if found is None else found.step
+
+    @property
+    def joined_step(self) -> int | None:
+        """After which step a replica joined last, this one or another; None if none ever has."""
+        return self._joined.joined_step
+
     def want_to_meet(self) -> None:
         """Ask that they soon are."""
         self._joined.want_to_meet()
@@ -124,13 +136,20 @@ class Replicas(Synchronization):
         own = self._world.sum(values if is_counted else torch.zeros_like(values))
         return self._joined.sum(own).to(self.device)
 
-    def gather(self, state: dict[str, Any]) -> list[dict[str, Any]] | None:
-        """Return everybody's state on rank 0, in the order of ranks; None elsewhere."""
+    def gather(self, state: dict[str, Any]) -> list[dict[str, Any] | None] | None:
+        """Return everybody's state on rank 0, in the order of ranks; None elsewhere.
+
+        In place of who is dead, or has yet to join, is None.
+        """
         own = self._world.gather(state)
         if own is None:
             return None
         found = self._joined.gather({"ranks": own})
-        return None if found is None else [each for replica in found for each in replica["ranks"]]
+        if found is None:
+            return None
+        missing = {"ranks": [None] * len(own)}
+        replicas = [found.get(replica, missing) for replica in range(self.layout.data)]
+        return [each for replica in replicas for each in replica["ranks"]]
 
     # What outlives the process.
 
@@ -158,26 +177,39 @@ class Replicas(Synchronization):
             super().load_optimizer(name, models, optimizer, state)
 
     def state_dict(self) -> dict[str, Any]:
-        """Return what the servers hold, on the first replica, and what each has for itself."""
+        """Return what the servers hold, on the first replica, and what each has for itself.
+
+        The first replica's optimizers are in the checkpoint in any case (`gather_optimizer`).
+        """
         own = {}
-        if self._has_own_optimizers:
+        if self._has_own_optimizers and not self._is_first:
             own = {name: _own_state(each) for name, each in self._optimizers.items()}
         return {"mode": self._mode, "joined": self._joined.state_dict(), "optimizers": own}
 
-    def load_state_dict(self, states: Sequence[Mapping[str, Any]], layout: Layout) -> None:
-        """Go on from what `state_dict` gave on each rank of a layout.
+    def load_state_dict(self, states: Sequence[Mapping[str, Any] | None], layout: Layout) -> None:
+        """Go on from what `state_dict` gave on each rank of a layout; None where one was missing.
 
         In another layout of a replica, or another mode, what the servers held no longer fits, and
         the outer momentum begins anew; with another number of replicas each takes over the
-        optimizer that one had.
+        optimizer that one had. Who was missing starts from what all share, and says so.
         """
-        if "joined" not in states[0] or layout.replica() != self.layout.replica():
+        first = states[0]
+        if first is None or "joined" not in first or layout.replica() != self.layout.replica():
             return
         column = states[self._slot :: layout.replica_size]
-        if states[0]["mode"] == self._mode:
-            self._joined.load_state_dict([each["joined"] for each in column])
+        if first["mode"] == self._mode:
+            self._joined.load_state_dict([each and each["joined"] for each in column])
         replica = self.layout.place(self.rank).data
-        self._saved_optimizers = dict(column[replica % len(column)]["optimizers"])
+        source = replica % len(column)
+        mine = column[source]
+        if mine is None:
+            sys.stderr.write(
+                f"trainmaster: replica {source} was missing at the checkpoint: replica {replica} "
+                "starts from what all share, with the optimizer of replica 0 and random "
+                "generators of its own\n"
+            )
+            sys.stderr.flush()
+        self._saved_optimizers = dict(mine["optimizers"]) if mine else {}
 
     def counters(self) -> Snapshot:
         """Return bytes and waits among the replicas since the beginning."""

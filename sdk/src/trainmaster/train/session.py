@@ -98,7 +98,7 @@ class TrainRun:
             states, layout = self._resumed.synchronization, self._resumed.layout
             self._synchronization.load_state_dict(states, layout)
         self._loop = 0
-        self._is_in_loop = False
+        self._is_in_loop = self._was_left = False
         self._batch: Batch | None = None
         self._num_samples = 0
         self._is_stopped = False
@@ -147,8 +147,8 @@ class TrainRun:
     def num_samples(self) -> int:
         """Samples of the current batch that are this rank's.
 
-        0 where the batch has fewer samples than there are ranks: this rank is then given one of
-        another's, so that all compute in step, and `backward` lets it count for nothing.
+        0 where the batch has fewer samples than shares: this rank is then given one of another's,
+        so that all compute in step, and `backward` lets it count for nothing.
         """
         return self._num_samples
 
@@ -228,7 +228,7 @@ class TrainRun:
         shuffle: bool = True,
         loader_workers: int = 0,
     ) -> Iterator[tuple[int, Any]]:
-        """Yield the number of each step, from 1, and this rank's part of its batch.
+        """Yield the number of each step, from 1, and this rank's share of its batch.
 
         The order depends on the seed alone; each sample comes once per epoch, the last batch of
         an epoch may be smaller. Ends early, after a checkpoint, when the run is to stop.
@@ -236,7 +236,8 @@ class TrainRun:
         Args:
             dataset: a tuple or dict of tensors or arrays, a TensorDataset, or anything with
                 `__len__` and `__getitem__`.
-            batch_size: samples per step, over all replicas.
+            batch_size: samples per step, over all shares. A batch has one for each rank, but that
+                `tensor` and `pipeline` ranks compute on one together.
             epochs: how often to go through the data; once if `steps` is not given either.
             steps: how many steps to take; with `epochs`, whichever ends first.
             shuffle: False keeps the order of the dataset.
@@ -245,7 +246,7 @@ class TrainRun:
         num_shares = self._synchronization.layout.shares
         if batch_size < num_shares:
             raise ValueError(
-                f"batch_size is {batch_size} over {num_shares} replicas: "
+                f"batch_size is {batch_size} in {num_shares} shares: "
                 "it counts the samples of all of them, so give at least one for each"
             )
         if epochs is None and steps is None:
@@ -255,9 +256,9 @@ class TrainRun:
         loop, self._loop = self._loop, self._loop + 1
         if loop < self._cursor.loop or self._is_stopped:
             return  # done before the checkpoint that we resumed from, or never to be done
+        self._leave_loop()
         while self._cursor.loop < loop:
             self._cursor = leave_loop(self._cursor)
-        self._leave_loop()
         self._set_randomness(loop)
         self._cursor = plan.enter(self._cursor)
         steps_total = self._cursor.step - self._cursor.loop_step + plan.steps_total
@@ -274,7 +275,11 @@ class TrainRun:
                     optimizer.zero_grad()
                 self._batch, self._num_samples = batch, share.count(batch)
                 self._cursor = batch.after
-                yield self._cursor.step, samples
+                try:
+                    yield self._cursor.step, samples
+                except GeneratorExit:
+                    self._was_left = True
+                    raise
                 self._clock.enter(COMMUNICATION)
                 self._synchronization.after_step(self._cursor.step, self._num_samples)
                 self._accounting.step(self._cursor.step, self._num_samples)
@@ -294,10 +299,10 @@ class TrainRun:
         self._leave_loop()
 
     def backward(self, loss: torch.Tensor) -> None:
-        """Compute gradients of the mean loss over the whole batch, on all replicas.
+        """Compute gradients of the mean loss over the whole batch, of which this is one share.
 
         Args:
-            loss: mean over the samples that this rank was given.
+            loss: mean over the samples of this rank's share.
 
         Raises:
             NonFiniteLoss: it is NaN or infinite, or one before was, and the job's `health.on_nan`
@@ -329,7 +334,7 @@ class TrainRun:
                 the same. By default 1; in a pipeline twice as many as there are stages.
 
         Returns:
-            the mean loss over this rank's samples, detached.
+            the mean loss over this rank's share, detached.
         """
         loss = self._synchronization.forward_backward(
             model, x, y, loss_fn, microbatches=microbatches, weigh=self._weigh
@@ -358,14 +363,14 @@ class TrainRun:
         if self.is_main:
             self._metrics.add(self._cursor.step, {**(values or {}), **more})
 
-    # Among the replicas.
+    # Among the shares.
 
     def share(self, count: int) -> range:
-        """Return this rank's part of `count` things, for example of a test set's rows."""
+        """Return this rank's share of `count` things, for example of a test set's rows."""
         return share_of(count, *self._synchronization.share)
 
     def slices(self, count: int, size: int) -> Iterator[slice]:
-        """Yield this rank's part of `count` rows in slices of at most `size`, to evaluate on.
+        """Yield this rank's share of `count` rows in slices of at most `size`, to evaluate on.
 
         On every rank there are as many, of which some may be empty: the ranks of a model that is
         spread compute in step.
@@ -377,7 +382,12 @@ class TrainRun:
             yield slice(min(rows.start + first, stop), stop)
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
-        """Return the sum of a tensor over the shares of all ranks; every rank must call it."""
+        """Return the sum of a tensor over the shares of all ranks; every rank must call it.
+
+        After a `break` the replicas become one before.
+        """
+        if self._was_left:
+            self._leave_loop()
         self._run._pulse.beat()
         return self._synchronization.sum(values)
 
@@ -403,8 +413,9 @@ class TrainRun:
     def _leave_loop(self) -> None:
         """Let the replicas become one where a loop has ended, by itself or by a `break`."""
         if self._is_in_loop:
-            self._is_in_loop = False
+            self._is_in_loop = self._was_left = False
             self._synchronization.end_loop(self._cursor.step)
+            self._cursor = self._synchronization.meeting_at or self._cursor
 
     def _weigh(self, loss: torch.Tensor) -> torch.Tensor:
         """Return what gradients are taken of, for a mean over this rank's samples."""

@@ -29,7 +29,7 @@ from trainmaster.run import RunError
 from trainmaster.train.inner import StateMismatch
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from trainmaster.train.inner.full_state import Weights
     from trainmaster.train.synchronization import Synchronization
@@ -101,7 +101,7 @@ def take_snapshot(
     gathered: Gathered,
     layout: Layout,
     cursor: Cursor,
-    ranks: list[dict[str, Any]],
+    ranks: Sequence[dict[str, Any] | None],
     metrics: Mapping[str, float],
 ) -> Snapshot:
     """Put together the state of a training that stands still.
@@ -111,7 +111,7 @@ def take_snapshot(
         gathered: what the ranks have divided.
         layout: how they do.
         cursor: how far the data is used up.
-        ranks: what each rank has for itself.
+        ranks: what each rank has for itself; None for one that is missing.
         metrics: finite numbers by name.
     """
     state = {
@@ -237,9 +237,9 @@ class Resumed:
             thing.load_state_dict(self._state["kept"][name])
 
     @property
-    def synchronization(self) -> list[dict[str, Any]]:
-        """What each rank had for its way of joining the others."""
-        return [each["synchronization"] for each in self._state.get("ranks", [])]
+    def synchronization(self) -> list[dict[str, Any] | None]:
+        """What each rank had for its way of joining the others; None for one that was missing."""
+        return [each and each["synchronization"] for each in self._state.get("ranks", [])]
 
     @property
     def layout(self) -> Layout:
@@ -248,11 +248,11 @@ class Resumed:
 
     def find_randomness(self, rank: int, layout: Layout) -> dict[str, Any] | None:
         """Return a rank's generators; None where others drew from them or it was missing."""
-        ranks: list[dict[str, Any]] = self._state.get("ranks", [])
+        ranks: list[dict[str, Any] | None] = self._state.get("ranks", [])
         if self._meta.get("parallel") != layout.counts() or len(ranks) != layout.size:
             return None
-        found: dict[str, Any] = ranks[rank]["randomness"]
-        return found
+        found = ranks[rank]
+        return None if found is None else found["randomness"]
 
 
 def _copy(value: Any) -> Any:

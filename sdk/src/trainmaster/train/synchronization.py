@@ -129,6 +129,16 @@ class Synchronization:
         """Whether a checkpoint may be taken after this step; the same on all ranks."""
         return True
 
+    @property
+    def found_step(self) -> int | None:
+        """How far the others were when this rank found them at work; None if all began together."""
+        return None
+
+    @property
+    def joined_step(self) -> int | None:
+        """After which step a replica joined last, this one or another; None if none ever has."""
+        return None
+
     def want_to_meet(self) -> None:
         """Ask that all be where a checkpoint may be taken soon, if they are not in any case."""
 
@@ -147,8 +157,11 @@ class Synchronization:
         """Return the sum of a tensor over the shares, on the rank's device."""
         raise NotImplementedError
 
-    def gather(self, state: dict[str, Any]) -> list[dict[str, Any]] | None:
-        """Return everybody's state on rank 0, in the order of ranks; None elsewhere."""
+    def gather(self, state: dict[str, Any]) -> Sequence[dict[str, Any] | None] | None:
+        """Return everybody's state on rank 0, in the order of ranks; None elsewhere.
+
+        In place of a rank that is dead, where the mode survives that, is None.
+        """
         raise NotImplementedError
 
     # What outlives the process. The whole of it is gathered on rank 0; every rank must call it.
@@ -183,8 +196,11 @@ class Synchronization:
         """Return what this rank adds to a checkpoint: tensors and plain values."""
         return {}
 
-    def load_state_dict(self, states: Sequence[Mapping[str, Any]], layout: Layout) -> None:
-        """Go on from what `state_dict` gave on each rank of a layout; before anything else."""
+    def load_state_dict(self, states: Sequence[Mapping[str, Any] | None], layout: Layout) -> None:
+        """Go on from what `state_dict` gave on each rank of a layout; before anything else.
+
+        In place of a rank that was missing at the checkpoint is None.
+        """
 
     def close(self) -> None:
         """Leave the others in order."""

@@ -22,13 +22,16 @@ class Desk:
         self._loop = -1
         self._dispatcher: Dispatcher | None = None
         self._asking: dict[int, Peer] = {}
+        self._left: dict[int, Peer] = {}
+        self._meeting: set[int] = set()
 
     def receive(self, peer: Peer, message: Message, present: Iterable[int]) -> None:
         """Give a replica its next piece, or let it wait.
 
         Args:
             peer: the replica.
-            message: "piece", with its plan and cursor; or "hold", so that all meet soon.
+            message: "piece", with its plan and cursor; "hold", so that all meet soon; or "leave",
+                once it has left the loop: it is answered when all have, or the loop is over.
             present: all replicas that are there.
         """
         head = message.head
@@ -44,23 +47,37 @@ class Desk:
         if cursor.loop < self._loop:
             self._tell(peer, Rest.END)
             return
-        self._dispatcher.enter(peer.member[0])
-        self._asking[peer.member[0]] = peer
+        number = peer.member[0]
+        if head["op"] == "leave":
+            self._dispatcher.finish(number)
+            self._left[number] = peer
+            self._settle()
+            return
+        self._dispatcher.enter(number)
+        self._asking[number] = peer
+        self._meeting.discard(number)
         self._settle()
-        if not head["is_patient"] and self._asking.pop(peer.member[0], None) is not None:
+        if not head["is_patient"] and self._asking.pop(number, None) is not None:
             self._tell(peer, Rest.WAIT)
 
     def lose(self, peer: Peer) -> None:
         """A replica is gone; what it was working on goes to somebody else."""
         if self._dispatcher is not None:
             self._asking.pop(peer.member[0], None)
+            self._left.pop(peer.member[0], None)
+            self._meeting.discard(peer.member[0])
             self._dispatcher.leave(peer.member[0])
             self._settle()
 
+    def epoch_of(self, peer: Peer) -> int | None:
+        """Return the epoch of the piece that a replica works on; None if it has none."""
+        return None if self._dispatcher is None else self._dispatcher.epoch_of(peer.member[0])
+
     def _open(self, cursor: Cursor, described: dict[str, Any], present: Iterable[int]) -> None:
-        for peer in self._asking.values():  # in a loop that is over for everybody else
-            self._tell(peer, Rest.END)
-        self._asking.clear()
+        # Whoever is here yet is in a loop that is over for everybody else.
+        self._tell_all(self._asking, Rest.END)
+        self._tell_all(self._left, Rest.END)
+        self._meeting.clear()
         plan = Plan(**{**described, "order": tuple(described["order"])})
         self._loop, self._dispatcher = cursor.loop, Dispatcher(plan, cursor, self._num_replicas)
         for number in present:
@@ -71,7 +88,8 @@ class Desk:
         dispatcher = self._dispatcher
         assert dispatcher is not None
         rest = Rest.WAIT
-        for number, peer in sorted(self._asking.items()):
+        # Who joins during a meeting must not train into what the others are saving.
+        for number, peer in sorted(self._asking.items()) if not self._meeting else ():
             piece = dispatcher.ask(number)
             if isinstance(piece, Rest):
                 rest = piece
@@ -80,12 +98,22 @@ class Desk:
                 waited_s = self._clock() - peer.asked_at_s
                 described = {**vars(piece), "after": vars(piece.after)}
                 peer.answer({"piece": described}, waited_s=waited_s)
+        if self._left and not dispatcher.replicas:
+            dispatcher.close()
+            self._tell_all(self._left, Rest.END)
         if rest is Rest.WAIT or self._asking.keys() < dispatcher.replicas:
             return
-        for peer in self._asking.values():
-            self._tell(peer, rest)
-        self._asking.clear()
+        if rest is Rest.MEET:
+            self._meeting = set(self._asking)
+        else:
+            self._tell_all(self._left, Rest.END)
+        self._tell_all(self._asking, rest)
         dispatcher.go_on()
+
+    def _tell_all(self, peers: dict[int, Peer], rest: Rest) -> None:
+        for peer in peers.values():
+            self._tell(peer, rest)
+        peers.clear()
 
     def _tell(self, peer: Peer, rest: Rest) -> None:
         assert self._dispatcher is not None

@@ -63,6 +63,16 @@ class Dispatcher:
                 self._given_back.append(replace(piece, is_last_of_epoch=False))
         self.replicas.discard(replica)
 
+    def finish(self, replica: int) -> None:
+        """Count a replica out that leaves the loop; what it was working on is done."""
+        self._under_way.pop(replica, None)
+        self.leave(replica)
+
+    def epoch_of(self, replica: int) -> int | None:
+        """Return the epoch of the piece that a replica works on; None if it has none."""
+        piece = self._under_way.get(replica)
+        return None if piece is None else piece.epoch
+
     def hold(self) -> None:
         """Begin no further batch, so that all can meet."""
         self._is_held = True
@@ -70,6 +80,13 @@ class Dispatcher:
     def go_on(self) -> None:
         """End the hold."""
         self._is_held = False
+
+    def close(self) -> None:
+        """End the loop where it is; what nobody has begun is left out."""
+        self._is_over = True
+        self._batches = iter(())
+        self._pieces.clear()
+        self._given_back.clear()
 
     def ask(self, replica: int) -> Batch | Rest:
         """Return a replica's next piece; the one before is done.

@@ -24,12 +24,12 @@ class Hub:
 
     Attributes:
         peers: who is connected, by slot and number of the replica.
-        has_had_peers: whether anybody ever was.
     """
 
     def __init__(self, server: int, num_replicas: int, clock: Clock) -> None:
         self._server, self._num_replicas, self._clock = server, num_replicas, clock
         self.peers: dict[tuple[int, int], Peer] = {}
+        self._have_come: set[tuple[int, int]] = set()
         self._spaces: dict[int, Space] = {}
         self._talks: dict[int, Talk] = {}
         self._desk = Desk(num_replicas, clock)
@@ -40,6 +40,7 @@ class Hub:
             self.lose(self.peers[slot, replica])
         peer = Peer(slot, (replica, life), send)
         self.peers[slot, replica] = peer
+        self._have_come.add(peer.key)
         if slot in self._spaces:
             self._spaces[slot].connect(peer)
         return peer
@@ -56,13 +57,13 @@ class Hub:
         if operation == "begin":
             self._space(peer, message.head).begin(peer, message)
         elif operation == "talk":
-            self._talk(peer.slot).offer(peer, message)
-        elif operation in ("piece", "hold"):
+            self._talk(peer.slot).offer(peer, message, self._place_of(peer))
+        elif operation in ("piece", "hold", "leave"):
             present = [each.member[0] for each in self._members(peer.slot)]
             self._desk.receive(peer, message, present)
         else:
             self._spaces[peer.slot].handle(peer, message)
-        self._talk(peer.slot).settle(self._members(peer.slot))
+        self._settle_talk(peer.slot)
 
     def lose(self, peer: Peer) -> None:
         """A replica is gone."""
@@ -74,7 +75,16 @@ class Hub:
         if peer.slot in self._spaces:
             self._spaces[peer.slot].lose(peer)
         self._desk.lose(peer)
-        self._talk(peer.slot).settle(self._members(peer.slot))
+        self._settle_talk(peer.slot)
+
+    def find_missing(self) -> list[int]:
+        """Return the replicas that are not there, and without which the others cannot begin."""
+        waiting = {slot for slot, _ in self.peers if not self._has_begun(slot)}
+        return [
+            number
+            for number in range(self._num_replicas)
+            if any((slot, number) not in self.peers for slot in waiting)
+        ]
 
     def fail_all(self, error: Exception) -> None:
         """Tell everybody who waits that it is in vain."""
@@ -95,6 +105,27 @@ class Hub:
             for each in self._members(peer.slot):
                 space.connect(each)
         return self._spaces[peer.slot]
+
+    def _has_begun(self, slot: int) -> bool:
+        return slot in self._spaces and self._spaces[slot].rounds.roll is not None
+
+    def _place_of(self, peer: Peer) -> int:
+        """Return where in the training a replica is, as far as that tells who can meet.
+
+        0 before it takes part; 1 with no piece of the data under way, as always where all go in
+        step; else 2 and the epoch of its piece.
+        """
+        space = self._spaces.get(peer.slot)
+        if space is None or peer.member not in (space.rounds.roll or ()):
+            return 0
+        epoch = self._desk.epoch_of(peer)
+        return 1 if epoch is None else 2 + epoch
+
+    def _settle_talk(self, slot: int) -> None:
+        have_come = sum(each == slot for each, _ in self._have_come)
+        # Before the beginning some may not have called yet: nobody is to talk without them.
+        if self._has_begun(slot) or have_come >= self._num_replicas:
+            self._talk(slot).settle(self._members(slot), self._place_of)
 
     def _talk(self, slot: int) -> Talk:
         return self._talks.setdefault(slot, Talk(self._clock))

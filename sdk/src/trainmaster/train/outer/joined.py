@@ -39,6 +39,7 @@ class Joined:
         in_step: whether all replicas take the same steps.
         joined_at: where in the data the others were when this replica found them at work; None
             if all began together.
+        joined_step: after which step a replica joined last, this one or another; None if none has.
     """
 
     in_step = True
@@ -55,7 +56,9 @@ class Joined:
         self._saved_mine: dict[str, Any] = {}
         self._cursor = Cursor()
         self._ahead: deque[Cursor] = deque()
+        self._known_roll: list[Any] = []
         self.joined_at: Cursor | None = None
+        self.joined_step: int | None = None
 
     # What the session hands over.
 
@@ -137,36 +140,41 @@ class Joined:
             for flat, known_P in zip(self._flats_of(server), answer.tensors):
                 flat.flat_P.copy_(known_P)
                 flat.write(flat.flat_P)
+        self._known_roll = self._roll
+        self.joined_step = self.joined_at.step if self.joined_at else None
         self._begun()
 
     # Small talk.
 
     def maximum(self, values: Sequence[int]) -> list[int]:
         """Return the largest of each value over all replicas."""
-        head = {"op": "talk", "kind": "maximum", "values": list(values)}
-        return list(self._link.ask(Message(head), "talk").head["values"])
+        answer = self._say({"kind": "maximum", "values": list(values)})
+        return list(answer.head["values"])
 
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         """Return the sum of a tensor over all replicas, on its own device."""
         return self._add_up([values])[0][0]
 
-    def gather(self, state: dict[str, Any]) -> list[dict[str, Any]] | None:
-        """Return everybody's state on replica 0, in the order of replicas; None elsewhere."""
+    def gather(self, state: dict[str, Any]) -> dict[int, dict[str, Any]] | None:
+        """Return on replica 0 everybody's state by number, of those that are there; else None."""
         described, tensors = flatten(state)
-        head = {"op": "talk", "kind": "gather", "value": described}
-        answer = self._link.ask(Message(head, tensors), "talk")
+        answer = self._say({"kind": "gather", "value": described}, tensors)
         if "values" not in answer.head:
             return None
-        states, rest = [], answer.tensors
-        for value, count in answer.head["values"]:
-            states.append(unflatten(value, rest[:count]))
+        states, rest = {}, answer.tensors
+        for replica, value, count in answer.head["values"]:
+            states[replica] = unflatten(value, rest[:count])
             rest = rest[count:]
         return states
+
+    def _say(self, head: dict[str, Any], tensors: Sequence[torch.Tensor] = ()) -> Message:
+        """Say something to all replicas, and return what all are answered."""
+        return self._link.ask(Message({"op": "talk", **head}, list(tensors)), "talk")
 
     def _add_up(self, values: Sequence[torch.Tensor]) -> tuple[list[torch.Tensor], int]:
         """Return the sum of each tensor over all replicas, and how many they were."""
         flat = [value.detach().to("cpu").reshape(-1) for value in values]
-        answer = self._link.ask(Message({"op": "talk", "kind": "sum"}, flat), "talk")
+        answer = self._say({"kind": "sum"}, flat)
         totals = [
             total.to(value.device, copy=True).view(value.shape)
             for value, total in zip(values, answer.tensors)
@@ -183,15 +191,17 @@ class Joined:
         """
         raise NotImplementedError
 
-    def load_state_dict(self, states: Sequence[Mapping[str, Any]]) -> None:
+    def load_state_dict(self, states: Sequence[Mapping[str, Any] | None]) -> None:
         """Put back what all replicas returned; must come before the first loop.
 
         With another number of replicas what each had for itself is dropped: rounding that error
-        feedback would have made good.
+        feedback would have made good. So it is where a replica was missing, whose state is None.
         """
-        self._saved = dict(states[0].get("shared", {}))
+        first, mine = states[0], None
         if len(states) == self._seat.num_replicas:
-            self._saved_mine = dict(states[self._seat.replica].get("mine", {}))
+            mine = states[self._seat.replica]
+        self._saved = dict((first or {}).get("shared", {}))
+        self._saved_mine = dict((mine or {}).get("mine", {}))
 
     def counters(self) -> Snapshot:
         """Return bytes and waits since the beginning."""
@@ -222,6 +232,12 @@ class Joined:
         """Remember where in the data a step has ended."""
         while self._ahead and self._cursor.step < step:
             self._cursor = self._ahead.popleft()
+
+    def _look_at_roll(self, step: int) -> None:
+        """Take note of who has joined in the rounds of a step."""
+        if any(member not in self._known_roll for member in self._roll):
+            self.joined_step = step
+        self._known_roll = self._roll
 
     def _add_place(
         self, name: str, tensor: torch.Tensor, group: str, kind: Kind, dtype: torch.dtype

@@ -72,6 +72,7 @@ class LocalRounds(Joined):
         due = [each for each in range(self._fragments) if self._is_due(each, step)]
         if due:
             self._round(due)
+            self._look_at_roll(step)
 
     def end_loop(self, step: int) -> None:
         """Do a round for the steps since the last."""
@@ -79,6 +80,7 @@ class LocalRounds(Joined):
         left = [each for each in range(self._fragments) if self._synced_at[each] != self._step]
         if left:
             self._round(left)
+            self._look_at_roll(self._step)
 
     def may_meet(self, step: int) -> bool:
         """Whether a whole interval is over; with one fragment all replicas are then the same."""

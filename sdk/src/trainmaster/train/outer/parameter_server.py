@@ -19,7 +19,7 @@ from trainmaster.train.outer.parameters import describe_groups, describe_optimiz
 from trainmaster.train.outer.tree import flatten, unflatten
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
     from trainmaster._order import Plan
     from trainmaster.train.outer.codec import Codec
@@ -106,10 +106,25 @@ class ParameterServer(Joined):
             for name in self._optimizers:
                 if name not in self._pushed:
                     self._push(name, is_absent=True)
+            self._look_at_roll(step)
             self._share_buffers()
         else:
             self._ask_for_piece()
         self._pushed.clear()
+
+    def end_loop(self, step: int) -> None:
+        """Meet the others, where a `break` has left a loop out of step.
+
+        What this replica was working on counts as done. It waits until the others have left the
+        loop, too, or done it; the rest of the batch that the last of them leaves is not done.
+        """
+        del step
+        if self.in_step or not self._plan or "rest" in self._answer:
+            return
+        self._rest()
+        head = {"op": "leave", "plan": self._plan, "cursor": vars(self._cursor)}
+        self._answer = self._link.ask(Message(head), "data").head
+        self._settle()
 
     def may_meet(self, step: int) -> bool:
         """Whether all have stopped to meet, or go in step anyway."""
@@ -247,13 +262,35 @@ class ParameterServer(Joined):
         is_bounded = self._settings["staleness"] is not None
         answer = self._link.ask(Message({**head, "is_patient": not is_bounded}), "data")
         if answer.head.get("rest") == "wait":
-            # Who has nothing to do must not hold up those who are ahead.
-            everybody = range(self._link.num_servers)
-            self._link.exchange({each: Message({"op": "rest"}) for each in everybody}, "data")
+            self._rest()
             answer = self._link.ask(Message({**head, "is_patient": True}), "data")
+            if "piece" in answer.head:
+                self._work()
         self._answer = answer.head
         if "rest" in self._answer:
             self._settle()
+
+    def _say(self, head: dict[str, Any], tensors: Sequence[torch.Tensor] = ()) -> Message:
+        self._rest()
+        answer = super()._say(head, tensors)
+        self._work()
+        return answer
+
+    def _rest(self) -> None:
+        """Hold up nobody who is ahead, while this replica has nothing to do.
+
+        Else who waits at the gate for it would never come to where it waits for them.
+        """
+        self._tell_gates("rest")
+
+    def _work(self) -> None:
+        """Be one of those who may be waited for again, and one of the slowest."""
+        self._tell_gates("work")
+
+    def _tell_gates(self, operation: str) -> None:
+        if self._described is not None and self._settings["staleness"]:
+            everybody = range(self._link.num_servers)
+            self._link.exchange({each: Message({"op": operation}) for each in everybody}, "data")
 
     def _settle(self) -> None:
         """Be the same as everybody, while nobody is at work."""

@@ -97,6 +97,10 @@ class ServedSpace(Space):
                 served.gate.leave(peer.member)
             peer.answer({})
             self._let_read()
+        elif operation == "work":
+            for served in self._served.values():
+                served.gate.enter(peer.member)
+            peer.answer({})
         else:
             self._tell_state(peer)
 
@@ -232,4 +236,6 @@ class ServedSpace(Space):
             for served in self._served.values()
             for each in zip(served.sections, served.optimizer.flats)
         )
-        peer.answer({"optimizers": described}, [*(true[each] for each in self.sections), *tensors])
+        live = [*(true[each] for each in self.sections), *tensors]
+        # A large answer is sent in the background, and others may push meanwhile.
+        peer.answer({"optimizers": described}, [each.clone() for each in live])

@@ -7,6 +7,7 @@ computes in one place.
 from __future__ import annotations
 
 import contextlib
+import errno
 import queue
 import socket
 import threading
@@ -22,18 +23,37 @@ from trainmaster.train.outer.space import OutOfStep
 if TYPE_CHECKING:
     from trainmaster.train.outer.space import Peer
 
-START_LIMIT_S = 900.0  # for the first replica to call: it may be loading a large model
+# For the first replica to call, and then for each other: it may be loading a large model.
+START_LIMIT_S = 900.0
 GRACE_S = 60.0  # for another replica to come when all are gone and nobody said goodbye
+# Of `accept`: what passes, as the call that was given up or the descriptors that are short. Linux
+# passes on errors of the network, too, that have to do with one caller alone.
+ACCEPT_AGAIN = frozenset(
+    getattr(errno, name)
+    for name in (
+        *("ECONNABORTED", "EINTR", "EPROTO", "EPERM", "ENETDOWN", "ENETUNREACH", "EHOSTDOWN"),
+        *("EHOSTUNREACH", "ENOPROTOOPT", "EOPNOTSUPP", "ENONET"),
+        *("EMFILE", "ENFILE", "ENOBUFS", "ENOMEM"),
+    )
+    if hasattr(errno, name)
+)
+ACCEPT_PAUSE_S = 0.1
 # What fits into the socket's own buffer is sent without waking another thread.
 SMALL_BYTES = 64 << 10
 
 
 @dataclass(frozen=True)
 class _Event:
-    """Something that a line brought: a message, or its end."""
+    """Something that a line brought: a message, or its end. Without a line: why there is no more.
 
-    line: _Line
-    message: Message | None
+    Attributes:
+        line: None if nobody can be let in any longer.
+        message: None at the line's end.
+    """
+
+    line: _Line | None
+    message: Message | None = None
+    error: Exception | None = None
 
 
 class _Line:
@@ -78,7 +98,7 @@ class _Line:
             pass
         finally:  # whatever ends it, nobody must wait for this replica any more
             self._outbox.put(None)
-            self._events.put(_Event(self, None))
+            self._events.put(_Event(self))
 
     def _write(self) -> None:
         assert self._connection is not None
@@ -98,36 +118,69 @@ class Server:
         num_replicas: int,
         *,
         grace_s: float = GRACE_S,
+        start_limit_s: float = START_LIMIT_S,
     ) -> None:
         self._hub = Hub(server, num_replicas, time.monotonic)
         self._listener, self._token, self._grace_s = listener, token, grace_s
         self._events: queue.Queue[_Event] = queue.Queue()
         self._lines: set[_Line] = set()
+        self._start_limit_s = start_limit_s
+        self._came_at_s = time.monotonic()  # when somebody came or went last
+        self._is_closed = False
 
     def run(self) -> None:
         """Serve until all replicas have said goodbye, or nobody has been there for a while."""
         threading.Thread(target=self._listen, name="outer-listen", daemon=True).start()
-        patience_s = START_LIMIT_S
+        patience_s = self._start_limit_s
         while True:
             try:
-                event = self._events.get(timeout=None if self._lines else patience_s)
+                event = self._events.get(timeout=self._wait_s() if self._lines else patience_s)
             except queue.Empty:
-                break
-            if event.message is None:
+                if not self._lines:
+                    break
+                self._complain()
+                continue
+            if event.line is None:
+                self._hub.fail_all(RuntimeError(f"the server can let nobody in: {event.error}"))
+            elif event.message is None:
                 self._end_line(event.line)
                 if not self._lines and event.line.said_goodbye:
                     break
                 patience_s = self._grace_s
             else:
                 self._hear(event.line, event.message)
+            self._complain()
+        self._is_closed = True
         self._listener.close()
+
+    def _wait_s(self) -> float | None:
+        """Return how long the replicas that are missing are waited for from now on."""
+        left_s = self._came_at_s + self._start_limit_s - time.monotonic()
+        return left_s if left_s > 0 and self._hub.find_missing() else None
+
+    def _complain(self) -> None:
+        """Tell those who wait for replicas that do not come."""
+        missing = self._hub.find_missing()
+        if missing and time.monotonic() - self._came_at_s >= self._start_limit_s:
+            names = ", ".join(map(str, missing))
+            reason = (
+                f"replica {names} has not come within {self._start_limit_s:.0f} s of the others: "
+                "its log tells why; start all ranks at about the same time"
+            )
+            self._hub.fail_all(RuntimeError(reason))
 
     def _listen(self) -> None:
         while True:
             try:
                 sock, _ = self._listener.accept()
-            except OSError:
-                return
+            except OSError as error:
+                if self._is_closed:
+                    return
+                if error.errno not in ACCEPT_AGAIN:
+                    self._events.put(_Event(None, error=error))
+                    return
+                time.sleep(ACCEPT_PAUSE_S)
+                continue
             _Line(sock, self._token, self._events)
 
     def _hear(self, line: _Line, message: Message) -> None:
@@ -151,10 +204,12 @@ class Server:
             if each.peer is not None and each.peer.key == key:
                 each.close()  # an earlier life of the same replica
         self._lines.add(line)
+        self._came_at_s = time.monotonic()
         line.peer = self._hub.connect(*key, head["life"], line.send)
 
     def _end_line(self, line: _Line) -> None:
         line.close()
         self._lines.discard(line)
         if line.peer is not None:
+            self._came_at_s = time.monotonic()
             self._hub.lose(line.peer)

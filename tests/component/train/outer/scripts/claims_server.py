@@ -1,12 +1,14 @@
 """Claims about servers as processes and as hosts; each function is one test."""
 
 import contextlib
+import errno
 import socket
 import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[5]))
 
@@ -24,13 +26,34 @@ TOKEN = "00" * 32
 LIMIT_S = 60.0
 
 
+class Listener:
+    """A listening socket that cannot accept at first."""
+
+    def __init__(self, *errors: OSError) -> None:
+        self._socket = socket.create_server(("127.0.0.1", 0))
+        self._errors = list(errors)
+        self.getsockname, self.close = self._socket.getsockname, self._socket.close
+
+    def accept(self) -> Any:
+        if self._errors:
+            raise self._errors.pop(0)
+        return self._socket.accept()
+
+
 @contextlib.contextmanager
 def serving(
-    num_replicas: int, grace_s: float = 30.0
+    num_replicas: int, grace_s: float = 30.0, start_limit_s: float = 900.0, listener: Any = None
 ) -> Iterator[tuple[tuple[str, int], threading.Thread]]:
     """Run a server in this process; give its address and its thread."""
-    listener = socket.create_server(("127.0.0.1", 0))
-    server = Server(listener, bytes.fromhex(TOKEN), 0, num_replicas, grace_s=grace_s)
+    listener = listener or socket.create_server(("127.0.0.1", 0))
+    server = Server(
+        listener,
+        bytes.fromhex(TOKEN),
+        0,
+        num_replicas,
+        grace_s=grace_s,
+        start_limit_s=start_limit_s,
+    )
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     yield listener.getsockname(), thread
@@ -105,6 +128,77 @@ def claim_a_server_does_not_linger_when_nobody_comes_back() -> None:
         thread.join(LIMIT_S)
 
     assert not thread.is_alive()
+
+
+def claim_a_replica_that_never_comes_is_named_after_a_while() -> None:
+    with serving(3, start_limit_s=1.0) as (address, _):
+        others = [Training(join(address, each, 3), each, 3, "sgd", make_plan(96, 16, 1))
+                  for each in (0, 2)]  # fmt: skip
+        for each in others:
+            each.hand_over()
+        said: list[str] = []
+        threads = [
+            threading.Thread(target=lambda each=each: said.append(error_of(each.run)))
+            for each in others
+        ]
+        for thread in threads:
+            thread.start()
+        for thread in threads:
+            thread.join(LIMIT_S)
+
+        assert len(said) == 2, "they wait for ever"
+        for reason in said:
+            assert "replica 1 has not come within 1 s of the others: its log tells why" in reason
+        # Who asks later is told at once, too.
+        assert "replica 1 has not come" in error_of(lambda: others[0].outer.maximum([1]))
+
+
+def claim_replicas_that_came_are_not_hurried() -> None:
+    with serving(2, start_limit_s=0.5) as (address, _):
+        plan = make_plan(96, 16, 1)
+        both = [Training(join(address, each, 2), each, 2, "sgd", plan) for each in range(2)]
+        for each in both:
+            each.hand_over()
+        threads = [threading.Thread(target=each.run, daemon=True) for each in both]
+        threads[0].start()
+        time.sleep(1.0)  # the other loads its data
+        threads[1].start()
+        for thread in threads:
+            thread.join(LIMIT_S)
+
+        assert not any(thread.is_alive() for thread in threads)
+        assert both[0].parameters() == both[1].parameters()
+
+
+def claim_a_server_short_of_descriptors_goes_on() -> None:
+    passing = [OSError(errno.EMFILE, "too many"), OSError(errno.ECONNABORTED, "given up")]
+    with serving(1, listener=Listener(*passing)) as (address, _):
+        assert join(address, 0, 1).maximum([3]) == [3]
+
+
+def claim_a_server_that_can_let_nobody_in_says_so() -> None:
+    listener = Listener()
+    with serving(2, listener=listener) as (address, _):
+        joined = join(address, 0, 2)
+        said: list[str] = []
+        thread = threading.Thread(target=lambda: said.append(error_of(lambda: joined.maximum([3]))))
+        thread.start()
+        time.sleep(0.5)  # until it waits
+        listener._errors.append(OSError(errno.EBADF, "no such socket"))
+        # Who calls next is let in still; then the listener fails.
+        with socket.create_connection(address):
+            thread.join(LIMIT_S)
+
+    assert len(said) == 1, "it waits for ever"
+    assert "the server can let nobody in" in said[0]
+
+
+def error_of(action: Callable[[], object]) -> str:
+    try:
+        action()
+    except RunError as error:
+        return str(error)
+    return ""
 
 
 def claim_a_server_is_forked_where_that_is_safe_and_else_begun_anew() -> None:

@@ -2,6 +2,7 @@
 
 import json
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -62,6 +63,9 @@ class Training:
         self.ends = 0
         self.cursor = Cursor()
         self.decays = False
+        self.at_epoch_end: Callable[[], None] = lambda: (
+            None
+        )  # in the loop's body, as a script would
 
     def hand_over(self) -> None:
         self.outer.wrap("model", self.network)
@@ -87,6 +91,8 @@ class Training:
             self.outer.weigh(loss, count, batch.count).backward()
             self.optimizer.step()
             self.ends += batch.is_last_of_epoch
+            if batch.is_last_of_epoch:
+                self.at_epoch_end()
             if self.decays:
                 self.schedule.step()
             self.outer.after_step(batch.after.step, count)
@@ -103,7 +109,8 @@ class Training:
         torch.save(self.optimizer.state_dict(), f"optimizer-{self.replica}.pt")
         if states is not None:
             saved = {"network": self.network.state_dict(), "cursor": self.cursor.to_dict()}
-            torch.save({**saved, "outer": states}, "saved.pt")
+            outer = [states.get(number) for number in range(self.num_replicas)]
+            torch.save({**saved, "outer": outer}, "saved.pt")
 
     def load(self) -> None:
         saved = torch.load("saved.pt", weights_only=True)
