@@ -30,6 +30,7 @@ from api.explain.ranks import RankNow, read_rank
 from api.jobs.desk import Desk, DeskDep
 from api.jobs.documentation import DRAFT_BODY
 from api.jobs.submit import Planned, plan_job
+from api.recipes.layout_rules import read_defaults
 from api.strict import StrictRoute, check_json_type, parse_json, read_body
 from api.visibility import get_visible_job
 from models import Attempt, AttemptNode, Database, Job, Node, Project
@@ -185,8 +186,7 @@ def _foresee(desk: Desk, planned: Planned, hints: Hints) -> schemas.Communicatio
     with desk.database.read() as session:
         pace = find_pace(session, planned.project_id, spec)
     recipe = desk.recipes.get(spec.recipe or "")
-    properties = recipe.config.get("properties", {}) if recipe else {}
-    defaults = {name: part["default"] for name, part in properties.items() if "default" in part}
+    defaults = read_defaults(recipe) if recipe else {}
     has_gpus = count_gpus(spec, desk.worlds.recent()) > 0
     return foresee(spec, defaults, pace, hints, has_gpus=has_gpus)
 

@@ -16,6 +16,7 @@ from api.jobs.spec_schema import JobSpecDocument
 from api.problems import pointer_of, problems_of
 from api.recipes.catalogue import Recipe
 from api.recipes.config_rules import check_config
+from api.recipes.layout_rules import check_layout
 from api.suggest import did_you_mean
 from scheduler.core.errors import Problem
 from scheduler.core.spec import JobSpec, read_spec
@@ -115,6 +116,8 @@ def _check_recipe(
     if recipe is None:
         return []
     problems = [] if "config" in bad else check_config(spec.config, recipe.config)
+    if not problems and bad.isdisjoint({"config", "workers", "parallel", "elastic"}):
+        problems = check_layout(spec, recipe)
     for name, about in recipe.inputs.items():
         if about.get("required") and name not in spec.inputs and "inputs" not in bad:
             message = f"the recipe needs this input: {about['description']}"

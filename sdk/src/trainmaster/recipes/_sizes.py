@@ -15,12 +15,12 @@ if TYPE_CHECKING:
 
 # Of the digits that scikit-learn ships.
 _DIGIT_CLASSES, _DIGIT_PIXELS = 10, 64
-# Layers, width, context: `SHAPES` of the language model.
+# Layers, heads, width, context: `SHAPES` of the language model.
 _LANGUAGE_SHAPES = {
-    "tiny": (4, 128, 128),
-    "small": (6, 384, 256),
-    "gpt2-124m": (12, 768, 1024),
-    "gpt2-355m": (24, 1024, 1024),
+    "tiny": (4, 4, 128, 128),
+    "small": (6, 6, 384, 256),
+    "gpt2-124m": (12, 12, 768, 1024),
+    "gpt2-355m": (24, 16, 1024, 1024),
 }
 _BYTE_TOKENS = 256
 _ROWS_MULTIPLE = 128
@@ -48,6 +48,26 @@ def find_size(recipe: str, config: Mapping[str, Any], inputs: Collection[str]) -
     raise UnknownSize(f"nobody has written down how large the model of {recipe} is")
 
 
+def find_heads(recipe: str, config: Mapping[str, Any]) -> int | None:
+    """Return how many heads tensor ranks divide among them, None where a model has none.
+
+    Args:
+        recipe: by name.
+        config: with every default filled in.
+    """
+    return _language_shape(config)[1] if recipe == "lm" else None
+
+
+def _language_name(config: Mapping[str, Any]) -> str:
+    return "tiny" if config["model"] == "auto" else config["model"]
+
+
+def _language_shape(config: Mapping[str, Any]) -> tuple[int, ...]:
+    keys = ("layers", "heads", "width", "context")
+    presets = _LANGUAGE_SHAPES[_language_name(config)]
+    return tuple(config[key] or preset for key, preset in zip(keys, presets))
+
+
 def _size_classifier(config: Mapping[str, Any], inputs: Collection[str]) -> Model:
     if "data" in inputs:
         raise UnknownSize("the shape of the input data decides how large the model is")
@@ -60,11 +80,8 @@ def _size_classifier(config: Mapping[str, Any], inputs: Collection[str]) -> Mode
 
 
 def _size_language_model(config: Mapping[str, Any]) -> Model:
-    name = "tiny" if config["model"] == "auto" else config["model"]
-    layers, width, context = (
-        config[key] or preset
-        for key, preset in zip(("layers", "width", "context"), _LANGUAGE_SHAPES[name])
-    )
+    name = _language_name(config)
+    layers, _, width, context = _language_shape(config)
     is_gpt2 = name.startswith("gpt2")
     if config["tokens"] == "bytes" or (config["tokens"] == "auto" and not is_gpt2):
         vocabulary = _BYTE_TOKENS
