@@ -87,7 +87,7 @@ def foresee(
         wire_bytes_per_step=said.wire_bytes,
         reduction_vs_ddp=(
             said.ddp_bytes_per_step / said.total_bytes
-            if said.total_bytes and not said.missing
+            if said.total_bytes and said.ddp_bytes_per_step and not said.missing
             else None
         ),
         transfer_seconds=transfer_s,

@@ -164,7 +164,8 @@ class Communication(BaseModel):
     )
     reduction_vs_ddp: float | None = Field(
         default=None,
-        description="What data parallel training in 32 bits would send, over this.",
+        description="What data parallel training in 32 bits would send, over this; null where "
+        "all ranks take the same samples, so that there is nothing to compare.",
         examples=[396.9],
     )
     transfer_seconds: float | None = Field(

@@ -92,7 +92,8 @@ class Prediction:
     Attributes:
         bytes_per_step: by phase, mean over the ranks; what is not known is left out.
         serial_bytes_per_step: what passes the busiest link one after the other, in either
-            direction; where replicas speak to few servers, that is a server's.
+            direction; where replicas speak to few servers, that is a server's. The ranks of a
+            replica may have a link each or share one to the other replicas: the slower counts.
         ddp_bytes_per_step: what data parallel training in 32 bits would send with as many shares.
         missing: what would have to be known, and is not; the sum is then too small.
     """
@@ -131,6 +132,7 @@ def predict(
         batch_size: samples of a step, over all shares; None where that is not known.
     """
     phases: dict[str, float] = {}
+    between = 0.0  # of what a rank sends, that which goes to other replicas
     missing: list[str] = []
     # What a rank holds: the split over tensor and pipeline ranks is even but for a few vectors, and
     # both ends of a pipeline have what they have in common.
@@ -142,8 +144,10 @@ def predict(
     if layout.data > 1:
         phase, sent = _data_phase(local_bytes / layout.shard, model, layout, sync, backend)
         phases[phase] = phases.get(phase, 0.0) + sent
+        between += sent
     if layout.data > 1 and layout.shard == 1 and _is_allreduce(sync) and model.buffer_bytes:
         phases["buffers"] = model.buffer_bytes * sent_share("broadcast", layout.data, backend)
+        between += phases["buffers"]
     if layout.tensor > 1 or layout.pipeline > 1:
         sent_activations = _activation_bytes(model, layout, backend, batch_size, missing)
         if sent_activations is not None:
@@ -152,7 +156,7 @@ def predict(
     return Prediction(
         bytes_per_step=phases,
         ddp_bytes_per_step=plain_bytes * sent_share("all_reduce", layout.shares, backend),
-        serial_bytes_per_step=_serialize(phases, layout, sync),
+        serial_bytes_per_step=_serialize(sum(phases.values()) - between, between, layout, sync),
         missing=tuple(missing),
     )
 
@@ -209,11 +213,15 @@ def _data_phase(
     return "outer", 2 * sent_numbers * away / every
 
 
-def _serialize(phases: Mapping[str, float], layout: Layout, sync: Mapping[str, Any]) -> float:
-    others = sum(sent for phase, sent in phases.items() if phase != "outer")
+def _serialize(within: float, between: float, layout: Layout, sync: Mapping[str, Any]) -> float:
+    """Return what passes the busiest link, from what a rank sends within and between replicas."""
+    # Each rank of a replica sends its own part to the others at the same time. Neighbours sit on
+    # one node where they can, and then all these parts go out by the one link of that node.
+    of_replica = between * layout.replica_size
+    if _is_allreduce(sync):
+        return max(within + between, of_replica)
     # `data - 1` replicas call on each server, and one stands beside it.
-    outer = phases.get("outer", 0.0) * layout.data / (sync.get("servers") or 1)
-    return others + outer
+    return within + of_replica * layout.data / (sync.get("servers") or 1)
 
 
 def _activation_bytes(

@@ -71,5 +71,17 @@ def test_of_code_it_must_be_told_how_large_the_model_is(app_client: AppClient) -
     assert told["communication"]["bytes_per_step"] == 6000
 
 
+@pytest.mark.parametrize("parallel", [{"tensor": 2}, {"pipeline": 2}])
+def test_with_nothing_to_compare_there_is_no_reduction(
+    app_client: AppClient, parallel: dict[str, int]
+) -> None:
+    document = job_document(recipe="lm", config={}, workers=2, parallel=parallel)
+
+    said = simulate(app_client, document)["communication"]
+
+    assert said["bytes_per_step"] > 0
+    assert said["reduction_vs_ddp"] is None
+
+
 def test_one_rank_sends_nothing(app_client: AppClient) -> None:
     assert simulate(app_client, job_document(workers=1))["communication"] is None

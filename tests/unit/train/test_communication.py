@@ -96,6 +96,46 @@ def test_four_hundred_times_fewer_bytes() -> None:
     assert 390 <= said.ddp_bytes_per_step / said.total_bytes <= 400
 
 
+MB = 1e6
+
+
+@pytest.mark.parametrize(
+    ("layout", "sync", "want"),
+    [
+        pytest.param(Layout(data=4), {}, 6 * MB, id="a ring: every link carries the same"),
+        pytest.param(
+            Layout(shard=2), {}, 8 * MB, id="shards of one replica: all that a rank sends"
+        ),
+        pytest.param(
+            # Within: 4 MB of parameters and 4 MB of gradients, on gloo. Between: half the model.
+            Layout(data=2, shard=2), {}, 10 * MB, id="a link for each rank is the busier one",
+        ),
+        pytest.param(
+            # Within: each sums 3 x 4000 bytes x 4 samples. Between: each half, by one link.
+            Layout(data=2, tensor=2), {}, 4 * MB, id="two halves by the link of their node",
+        ),
+        pytest.param(
+            Layout(data=2), {"mode": "local_sgd", "every": 10}, 0.8 * MB,
+            id="one replica calls on the server, up and down",
+        ),
+        pytest.param(
+            Layout(data=2, tensor=2), {"mode": "local_sgd", "every": 10}, 0.8 * MB + 48_000,
+            id="so it does with two ranks, and its model is no smaller",
+        ),
+        pytest.param(
+            Layout(data=4), {"mode": "parameter_server", "staleness": 0, "servers": 2},
+            2 * 4 * MB * 3 / 2, id="three call on each of two servers for half",
+        ),
+    ],
+)  # fmt: skip
+def test_what_passes_the_busiest_link(layout: Layout, sync: dict[str, Any], want: float) -> None:
+    model = Model(num_parameters=1_000_000, boundary_bytes=4000, num_sums=3)
+
+    said = predict(model, layout, sync, backend="gloo", batch_size=8)
+
+    assert said.serial_bytes_per_step == pytest.approx(want)
+
+
 @pytest.mark.parametrize("operation", ["all_reduce", "all_gather", "broadcast", "send"])
 def test_a_group_of_one_sends_nothing(operation: str) -> None:
     assert sent_share(operation, 1, "gloo") == 0
