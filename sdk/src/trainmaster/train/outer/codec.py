@@ -147,6 +147,8 @@ def make_codec(name: str | None) -> Codec:
 _HALVES = {"fp16": torch.float16, "bf16": torch.bfloat16}
 _BITS = {"int8": 8, "int4": 4}
 CODECS = ("none", *_HALVES, *_BITS)
+# What gradients are sent in; 4 bits have been measured in rounds only.
+STEP_CODECS = ("none", *_HALVES, "int8")
 
 
 def _iter_blocks(
