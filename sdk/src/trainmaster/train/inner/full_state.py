@@ -89,7 +89,8 @@ class FullState:
                 if found.shape != value.shape:
                     raise StateMismatch(
                         f"{name} has shape {list(found.shape)} in the state and "
-                        f"{list(value.shape)} in the model"
+                        f"{list(value.shape)} in the model: build the model with the sizes it was "
+                        "saved with, or begin without a checkpoint"
                     )
                 local_part(value).copy_(take_part(found, value))
 
@@ -130,14 +131,16 @@ class FullState:
         if len(packed["param_groups"]) != len(state["param_groups"]):
             raise StateMismatch(
                 f"the optimizer has {len(packed['param_groups'])} groups of parameters, its state "
-                f"{len(state['param_groups'])}"
+                f"{len(state['param_groups'])}: give it the groups it was saved with, or another "
+                "name= to begin anew"
             )
         groups = []
         for group, saved in zip(packed["param_groups"], state["param_groups"]):
             missing = sorted({names[index] for index in group["params"]} - set(saved["params"]))
             if missing:
                 raise StateMismatch(
-                    f"{', '.join(missing)}: not in the same group of the optimizer's state"
+                    f"{', '.join(missing)}: not in the same group of the optimizer's state; give "
+                    "each group the parameters it was saved with, or the optimizer another name="
                 )
             groups.append({**group, **saved, "params": group["params"]})
         parameters = [each for group in optimizer.param_groups for each in group["params"]]

@@ -179,15 +179,24 @@ def greet_server(sock: socket.socket, token: bytes) -> None:
     _send_all(sock, _HELLO + nonce)
     hello = _receive(sock, len(_HELLO))
     if hello != _HELLO:
-        raise BrokenFrame(f"what answers there is no server of ours: {bytes(hello)!r}")
+        raise BrokenFrame(
+            f"what answers there is no server of ours: {bytes(hello)!r}; see what else listens at "
+            "that port, and that all ranks have the same version of trainmaster"
+        )
     theirs = _receive(sock, _NONCE_BYTES)
     _send_all(sock, _prove(token, b"replica", nonce, theirs))
     try:
         proof = _receive(sock, hashlib.sha256().digest_size)
     except PeerLost as error:
-        raise RefusedToken("the server refused us: its token is another than ours") from error
+        raise RefusedToken(
+            "the server refused us: its token is another than ours, so it belongs to another job, "
+            "or another start of this one: give each a MASTER_PORT of its own"
+        ) from error
     if not hmac.compare_digest(proof, _prove(token, b"server", nonce, theirs)):
-        raise RefusedToken("what answers there does not know the job's token")
+        raise RefusedToken(
+            "what answers there does not know the job's token: it is no server of this job, so "
+            "give the job another MASTER_PORT"
+        )
 
 
 def greet_replica(sock: socket.socket, token: bytes) -> None:
@@ -227,7 +236,10 @@ def _render(message: Message) -> list[memoryview]:
                 body.append(memoryview(_PADDING)[: -len(raw) % _ALIGNMENT])
     text = json.dumps({"head": message.head, "tensors": listed}, separators=(",", ":")).encode()
     if len(text) > HEAD_BYTES_MAX:
-        raise ValueError(f"the head has {len(text)} bytes, {HEAD_BYTES_MAX} at most")
+        raise ValueError(
+            f"the head has {len(text)} bytes, {HEAD_BYTES_MAX} at most: the model has too many "
+            "tensors for a server to be told all; join some of them"
+        )
     prefix = _PREFIX.pack(_MAGIC, len(text), sum(len(part) for part in body))
     return [memoryview(prefix + text), *body]
 

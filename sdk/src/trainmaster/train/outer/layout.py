@@ -164,7 +164,7 @@ def to_dtype(name: str) -> torch.dtype:
     """
     dtype = getattr(torch, name, None)
     if not isinstance(dtype, torch.dtype):
-        raise TypeError(f"{name!r} is no type of torch")
+        raise TypeError(f"{name!r} is no type of torch: run the same torch on all ranks")
     return dtype
 
 

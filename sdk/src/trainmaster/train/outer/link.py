@@ -146,7 +146,8 @@ def _connect(address: tuple[str, int], token: bytes) -> Connection:
         sock = socket.create_connection(address, timeout=CONNECT_TIMEOUT_S)
     except OSError as error:
         raise ServerLost(
-            f"no server of the outer group answers at {host}:{port}: {error}"
+            f"no server of the outer group answers at {host}:{port} ({error}): see that this "
+            "machine can reach that port, and that the rank beside the server runs"
         ) from error
     try:
         greet_server(sock, token)

@@ -182,10 +182,14 @@ class ServedOptimizer:
                 kind = getattr(kind, part)
         except (ImportError, AttributeError) as error:
             raise UnservableOptimizer(
-                f"the server cannot import the optimizer {qualified} from {module}: {error}"
+                f"the server cannot import the optimizer {qualified} from {module} ({error}): put "
+                "its class into a module that is installed, or in the job's own code"
             ) from error
         if not (isinstance(kind, type) and issubclass(kind, torch.optim.Optimizer)):
-            raise UnservableOptimizer(f"{described['class']} is no optimizer of torch")
+            raise UnservableOptimizer(
+                f"{described['class']} is no optimizer of torch: derive it from "
+                "torch.optim.Optimizer, or use a sync.mode other than parameter_server"
+            )
         groups = []
         for number, names in enumerate(described["names"]):
             mine = [self._parameters[name] for name in names if name in self._parameters]
@@ -213,7 +217,8 @@ def _plain_value(key: str, value: Any) -> Any:
     if value is None or isinstance(value, (bool, int, float, str)):
         return value
     raise UnservableOptimizer(
-        f"the optimizer's {key} is a {type(value).__name__}: a server takes numbers and text"
+        f"the optimizer's {key} is a {type(value).__name__}: a server takes numbers and text, so "
+        "give it one of these, or use a sync.mode other than parameter_server"
     )
 
 

@@ -54,5 +54,6 @@ def _flatten(value: Any, tensors: list[torch.Tensor]) -> list[Any]:
     if value is None or isinstance(value, (bool, int, float, str)):
         return ["plain", value]
     raise TypeError(
-        f"a {type(value).__name__} is neither a tensor nor a plain value: it cannot be sent"
+        f"a {type(value).__name__} is neither a tensor nor a plain value, so it cannot be sent: "
+        "let state_dict() return tensors, numbers and text"
     )
