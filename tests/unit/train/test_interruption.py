@@ -85,14 +85,25 @@ def test_a_checkpoint_that_is_on_its_way_is_waited_for(
         interruption.reach(6)
 
 
-def test_one_that_never_comes_is_not_waited_for_for_ever(
-    interruption: Interruption, checkpoints: Path, monkeypatch: pytest.MonkeyPatch
+def test_one_that_never_comes_is_not_waited_for_for_ever_nor_again_at_each_step(
+    interruption: Interruption,
+    checkpoints: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
 ) -> None:
-    (checkpoints / "tmp-0-abc").mkdir()
-    times: Callable[[], float] = iter([0.0, 1.0, 2.0, 61.0]).__next__
+    staged = checkpoints / "tmp-0-abc"
+    staged.mkdir()
+    times: Callable[[], float] = iter([0.0, 1.0, 2.0, 61.0, 62.0]).__next__
     monkeypatch.setattr("trainmaster._interruption.time.monotonic", times)
-
     interruption.reach(6)
+    assert "training goes on until it is, and is killed then" in capsys.readouterr().err
+
+    interruption.reach(7)  # looks at the clock once
+    staged.rename(checkpoints / "ready-000000000004-aa")
+
+    assert capsys.readouterr().err == ""
+    with pytest.raises(Killed):
+        interruption.reach(8)
 
 
 def test_a_machine_without_checkpoints_is_no_error(wishes: Wishes, tmp_path: Path) -> None:
