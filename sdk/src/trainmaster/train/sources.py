@@ -128,6 +128,9 @@ def iter_batches(
 def to_device(samples: Any, device: torch.device) -> Any:
     """Return the same structure with every tensor in it on the device."""
     if isinstance(samples, torch.Tensor):
+        if device.type == "cuda" and samples.device.type == "cpu":
+            # A copy from any other memory waits for all that the GPU has to do before.
+            samples = samples.pin_memory()
         return samples.to(device, non_blocking=True)
     if isinstance(samples, dict):
         return {name: to_device(value, device) for name, value in samples.items()}

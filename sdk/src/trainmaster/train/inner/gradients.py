@@ -84,26 +84,37 @@ def clip_gradients(
         the norm before, the same on every rank, in double precision.
     """
     trained = [each for each in parameters if each.grad is not None]
-    device = trained[0].grad.device if trained else torch.device("cpu")
-    counted = {id(each) for each in copies}
+    gradients = [local_part(each.grad) for each in trained]
+    device = gradients[0].device if gradients else torch.device("cpu")
+    counted_elsewhere = {id(each) for each in copies}
     squared = torch.zeros((), dtype=torch.float64, device=device)
-    for each in trained:
-        if id(each) not in counted:
-            norm = torch.linalg.vector_norm(local_part(each.grad)).double()
-            squared += norm**2 / _count_holders(each, mesh)
+    # A few kernels for all gradients: one by one they take longer than an optimizer's step.
+    for number_of_holders, same in _by_holders(trained, mesh, counted_elsewhere).items():
+        norms = torch._foreach_norm([gradients[number] for number in same])
+        squared += torch.stack([norm.double() for norm in norms]).square().sum() / number_of_holders
     if mesh is not None:
         for dimension in _WITHIN_REPLICA:
             if mesh[dimension].size() > 1:
                 dist.all_reduce(squared, group=mesh[dimension].get_group())
     total = squared.sqrt()
     factor = torch.clamp(max_norm / (total + 1e-6), max=1.0)  # as torch's own does
-    for each in trained:
-        gradient = local_part(each.grad)
-        gradient.mul_(factor.to(gradient.dtype))
+    for dtype in {each.dtype for each in gradients}:
+        torch._foreach_mul_([each for each in gradients if each.dtype == dtype], factor.to(dtype))
     return total
 
 
 _WITHIN_REPLICA: tuple[str, ...] = ("tensor", "shard", "pipeline")
+
+
+def _by_holders(
+    parameters: Sequence[torch.Tensor], mesh: DeviceMesh | None, left_out: Collection[int]
+) -> dict[int, list[int]]:
+    """Return the numbers of parameters by how many ranks add the same gradient to the sum."""
+    numbers: dict[int, list[int]] = {}
+    for number, each in enumerate(parameters):
+        if id(each) not in left_out:
+            numbers.setdefault(_count_holders(each, mesh), []).append(number)
+    return numbers
 
 
 def _count_holders(parameter: torch.Tensor, mesh: DeviceMesh | None) -> int:
