@@ -167,6 +167,10 @@ class Run:
             return self._latest
         return self._keeper.resume
 
+    def begin_anew(self) -> None:
+        """Forget the checkpoint to resume from: what begins now is another training."""
+        self._keeper.resume = None
+
     def _record(self, step: int, time_s: float, values: Mapping[str, Number]) -> None:
         """Record numbers that are known to be clean, taken at a given Unix time."""
         self._keeper.log(step, time_s, values)

@@ -285,6 +285,22 @@ def test_another_model_than_the_checkpoint_has_is_refused(
     assert message in gang.output()
 
 
+def test_heads_that_tensor_ranks_cannot_divide_are_refused_with_a_way_out(
+    forge: Forge, tmp_path: Path, text: Path
+) -> None:
+    description = {
+        "config": {**SMALL, "steps": 1},
+        "inputs": {"text": str(text)},
+        "parallel": {"tensor": 4},
+    }
+
+    gang = forge.start(SCRIPT, tmp_path, MODULE, ranks=4, description=description)
+
+    assert gang.wait() == [2] * 4, gang.output()
+    assert "blocks.*.attention has 2 heads, which 4 tensor ranks cannot divide" in gang.output()
+    assert "set parallel.tensor to a number that divides the heads" in gang.output()
+
+
 def test_a_checkpoint_of_another_recipe_is_refused(forge: Forge, tmp_path: Path) -> None:
     images = {"config": {"epochs": 1}}
     forge.run("trainmaster.recipes.image_classifier", tmp_path, description=images)

@@ -88,7 +88,7 @@ def find_beginning(run: Run, text_digest: str) -> Beginning:
         )
         if not is_ours:
             weights = found.path
-            run._keeper.resume = None  # what `train.start` would go on from
+            run.begin_anew()
     tokens = _choose_tokens(config, theirs)
     shape = _choose_shape(config, tokens, theirs)
     facts = {**ours, "shape": shape.to_dict(), "tokens": tokens, "config": dict(config)}

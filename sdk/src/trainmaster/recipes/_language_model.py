@@ -14,14 +14,18 @@ from __future__ import annotations
 
 import math
 from dataclasses import asdict, dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
+from trainmaster.recipes._sizes import size_transformer
 from trainmaster.train.inner.plan import plan
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
 VOCABULARY_MULTIPLE = 128  # matrix units want full tiles: 50,257 rows are slower than 50,304
 DEVIATION = 0.02
@@ -72,6 +76,23 @@ class Shape:
         per_block = 12 * self.width**2 + 13 * self.width
         return self.vocabulary * self.width + self.layers * per_block + 2 * self.width
 
+    def require_divisible(self, ranks: Mapping[str, int | None]) -> None:
+        """Refuse a layout whose tensor ranks could not divide the heads among them.
+
+        Args:
+            ranks: as the job's `parallel`.
+
+        Raises:
+            UnusableShape: with the way out.
+        """
+        tensor = ranks.get("tensor") or 1
+        if self.heads % tensor:
+            raise UnusableShape(
+                f"blocks.*.attention has {self.heads} heads, which {tensor} tensor ranks cannot "
+                "divide among them: set parallel.tensor to a number that divides the heads, or "
+                "change config.heads"
+            )
+
     def to_dict(self) -> dict[str, int]:
         """Return plain values for a checkpoint."""
         return asdict(self)
@@ -112,6 +133,10 @@ class LanguageModel(nn.Module):
                 on the way back: less memory, a third more work.
         """
         super().__init__()
+        # What tensor and pipeline ranks send depends on more than the number of parameters.
+        self.train_size = size_transformer(
+            layers=shape.layers, width=shape.width, context=shape.context, rows=shape.rows
+        )
         self.embed = Embedding(shape, dropout)
         self.blocks = nn.ModuleList(
             Block(shape, dropout, is_recomputed=recompute_activations) for _ in range(shape.layers)

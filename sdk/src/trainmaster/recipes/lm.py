@@ -256,6 +256,7 @@ def main() -> int:
             current_run().inputs.get("text"), config["validation_fraction"], config["seed"]
         )
         beginning = find_beginning(current_run(), text.digest())
+        beginning.shape.require_divisible(current_run().description.get("parallel") or {})
         with train.start(seed=config["seed"]) as run:
             fit(run, text, beginning)
     except (UnusableText, UnusableShape, UnusableBeginning) as error:
