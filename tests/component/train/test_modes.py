@@ -32,6 +32,26 @@ def test_buffers_are_trained_and_each_row_is_evaluated_once(
         assert 0.7 < float(gang.said("accuracy", rank)) <= 1
 
 
+def test_with_a_gradient_scaler_all_replicas_skip_the_same_step(
+    forge: Forge, tmp_path: Path
+) -> None:
+    """The gradient of one is infinite: their mean is, and each halves its scale."""
+    gang = forge.run(SCRIPTS / "with_scaler.py", tmp_path, ranks=2)
+
+    assert [gang.said("scale", rank) for rank in (0, 1)] == ["512.0 True"] * 2
+
+
+def test_a_gradient_scaler_is_refused_where_ranks_have_parts_of_the_gradients(
+    forge: Forge, tmp_path: Path
+) -> None:
+    script = SCRIPTS / "with_scaler.py"
+
+    gang = forge.start(script, tmp_path, ranks=2, description={"parallel": {"shard": 2}})
+
+    assert 0 not in gang.wait()
+    assert "compute in bfloat16, which needs none, or use data ranks alone" in gang.output()
+
+
 @pytest.mark.parametrize(
     ("first", "then"),
     [

@@ -200,7 +200,17 @@ class TrainRun:
         return scheduler
 
     def scaler(self, scaler: Kept, *, name: str = "scaler") -> Kept:
-        """Give a gradient scaler its saved state, and let `backward` use it."""
+        """Give a gradient scaler its saved state, and let `backward` use it.
+
+        Raises:
+            RunError: the model is spread over ranks: each would judge by its own part of the
+                gradients whether to take a step.
+        """
+        if self._synchronization.layout.is_split:
+            raise RunError(
+                "a gradient scaler cannot be used with shard, tensor or pipeline ranks: compute "
+                "in bfloat16, which needs none, or use data ranks alone"
+            )
         self._scaler = self.keep(name, scaler)
         return scaler
 
