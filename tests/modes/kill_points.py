@@ -155,11 +155,13 @@ def train_killed(
     for kill in itertools.islice(plan_kills(name, seed), most):
         gang = _start(forge, folder, name, mutation, str(kill.step), kill.spot, kill.victim)
         codes = _wait_for_death(gang, alone=not MODES[name].sync)
+        said = "".join(gang.output(rank) for rank in range(len(codes)))
+        assert gang.said("resumed"), f"{kill}: {codes}\n{said}"
         chain.resumed_at.append(int(gang.said("resumed")))
         if set(codes) == {0}:  # its last save is over already
             chain.hashes = read_hashes(gang)
             return chain
-        assert -signal.SIGKILL in codes, f"{kill}: {codes}\n{gang.output()}"
+        assert -signal.SIGKILL in codes, f"{kill}: {codes}\n{said}"
         chain.kills.append(kill)
     gang = _start(forge, folder, name, mutation, "0").succeed()
     chain.resumed_at.append(int(gang.said("resumed")))

@@ -53,7 +53,11 @@ class Gang:
 
     def wait(self) -> list[int]:
         """Wait for all ranks to end and return their exit codes."""
-        until(self._has_ended, "the ranks end: " + self.output()[-2000:])
+        try:
+            until(self._has_ended, "the ranks end")
+        except AssertionError as error:
+            ends = [f"rank {rank}: {self.output(rank)[-2000:]}" for rank in range(len(self.pids))]
+            raise AssertionError("\n".join([str(error), *ends])) from error
         return [code for code in self.codes if code is not None]
 
     def succeed(self) -> Gang:
