@@ -88,12 +88,22 @@ def _size_language_model(config: Mapping[str, Any]) -> Model:
     else:
         vocabulary = config["vocabulary"] or (50257 if is_gpt2 else 4096)
     rows = -(-vocabulary // _ROWS_MULTIPLE) * _ROWS_MULTIPLE
+    return size_transformer(layers=layers, width=width, context=context, rows=rows)
+
+
+def size_transformer(*, layers: int, width: int, context: int, rows: int) -> Model:
+    """Return the size of a language model.
+
+    Args:
+        rows: of the table of tokens.
+    """
     tables = (rows + context) * width
+    num_parameters = tables + layers * (12 * width**2 + 13 * width) + 2 * width
     return Model(
-        num_parameters=tables + layers * (12 * width**2 + 13 * width) + 2 * width,
+        num_parameters=num_parameters,
         boundary_bytes=4 * context * width,
         num_sums=4 * layers + 2,  # two more for the tables at both ends
         gathered_bytes=4 * context * rows,
         tied_bytes=4 * rows * width,  # the table is the head as well
-        root_share=(tables + 2 * width) / (tables + layers * (12 * width**2 + 13 * width)),
+        root_share=(tables + 2 * width) / num_parameters,
     )

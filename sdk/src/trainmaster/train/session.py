@@ -299,7 +299,8 @@ class TrainRun:
                 if answer.save:
                     self._clock.enter(CHECKPOINT)
                     self._losses.settle()
-                    self._saver.save(self._things, self._cursor)
+                    with self._accounting.aside():
+                        self._saver.save(self._things, self._cursor)
                 if answer.stop:
                     self._is_stopped = True
                     self._saver.wait()
@@ -408,7 +409,8 @@ class TrainRun:
         self._losses.settle()
         if not self._is_stopped:
             self._leave_loop()
-            self._saver.save_last(self._things, self._cursor)
+            with self._accounting.aside():
+                self._saver.save_last(self._things, self._cursor)
         self._metrics.flush()
         self._accounting.finish(self._cursor.step)
         self._synchronization.close()

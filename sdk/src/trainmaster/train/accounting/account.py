@@ -21,6 +21,7 @@ from trainmaster.train.accounting.sockets import Connections
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
+    from contextlib import AbstractContextManager
 
     from trainmaster.run import Run
 
@@ -67,6 +68,7 @@ class Accounting:
         self.ledger = count_collectives("activations" if has_tensor_ranks_only else "other")
         self._read_servers: Callable[[], Counted] | None = None
         self._models: list[torch.nn.Module] = []
+        self.ledger.is_evaluating = self._is_evaluating
         self._meter = Meter(
             self.totals, self._record, num_ranks=run.world_size, read_wire=Connections().read
         )
@@ -90,7 +92,7 @@ class Accounting:
             description = self._run.description
             self._meter.expect(
                 predict(
-                    measure(self._models),
+                    self._find_size(),
                     self._layout,
                     description.get("sync") or {},
                     backend="nccl" if device.type == "cuda" else "gloo",
@@ -98,6 +100,25 @@ class Accounting:
                 )
             )
         self._meter.begin()
+
+    def _is_evaluating(self) -> bool:
+        return bool(self._models) and not any(model.training for model in self._models)
+
+    def _find_size(self) -> Model:
+        """Return what the models say themselves where a layout needs that, else what is there.
+
+        How large the activations between blocks are no parameter tells, so a model that brings a
+        plan may bring its `train_size` as well.
+        """
+        said = [getattr(model, "train_size", None) for model in self._models]
+        if len(said) == 1 and isinstance(said[0], Model) and not self._takes_samples_apart:
+            return said[0]
+        return measure(self._models)
+
+    @property
+    def _takes_samples_apart(self) -> bool:
+        """Whether every rank has samples of its own."""
+        return self._layout.tensor == self._layout.pipeline == 1
 
     def step(self, step: int, num_samples: int) -> None:
         """Take note of a step, of so many samples of this rank's share."""
@@ -108,6 +129,10 @@ class Accounting:
         """Report what has not been."""
         if not self._is_alone:
             self._meter.report(step)
+
+    def aside(self) -> AbstractContextManager[None]:
+        """Count what is sent in the block as no part of a step, as when a state is gathered."""
+        return self.ledger.during("other")
 
     def offer(self) -> list[int]:
         """Return numbers of which every rank needs the largest over all ranks."""

@@ -115,7 +115,7 @@ class CountedGroup(dist.ProcessGroup):
             is_world = self.group_desc == "default_pg"
             self._carries = self._ledger.world if is_world else _find_contents(words)
         if self._carries == "activations" or operation in {"send", "recv"}:
-            return "activations"
+            return "other" if self._ledger.is_evaluating() else "activations"
         if operation == "reduce_scatter":
             return "gradients"
         if operation == "all_reduce" and torch._C._current_graph_task_id() >= 0:

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
 
 @dataclass
@@ -56,6 +56,7 @@ class Ledger:
     Attributes:
         world: what is summed in the group of all ranks, outside of backward passes.
         phase: what is counted now belongs to this phase; None leaves it to who counts.
+        is_evaluating: whether models are only looked at just now, which is no part of a step.
     """
 
     def __init__(self, world: str = "other") -> None:
@@ -65,6 +66,7 @@ class Ledger:
         self._sums: dict[tuple[str, str], Sum] = {}
         self._exposed_s = 0.0
         self.phase: str | None = None
+        self.is_evaluating: Callable[[], bool] = lambda: False
 
     def add(self, phase: str, operation: str, payload_bytes: float, sent_bytes: float) -> None:
         """Count one call."""
