@@ -111,6 +111,16 @@ def test_compressed_gradients_are_rounded_and_no_worse(
     assert least < gap < most
 
 
+@pytest.mark.parametrize(("mutation", "are_same"), [("none", True), ("buffers stay apart", False)])
+def test_every_step_begins_with_the_same_running_statistics_on_all_ranks(
+    forge: Forge, tmp_path: Path, mutation: str, are_same: bool
+) -> None:
+    gang = forge.run(SCRIPTS / "with_buffers.py", tmp_path, mutation, ranks=2)
+
+    assert gang.said("begun", 0)
+    assert (gang.said("begun", 0) == gang.said("begun", 1)) == are_same
+
+
 @pytest.mark.parametrize(("before", "after"), [(2, 3), (3, 1), (1, 2)])
 def test_another_number_of_replicas_goes_on_where_the_first_stopped(
     forge: Forge,
