@@ -26,6 +26,8 @@ _COPY_LIMIT_BYTES = 64 * 1024 * 1024
 # The time of last change of every cached file: any other means that somebody wrote to it.
 _SEALED_AT = 1_000_000_000
 _TRIES = 3
+# Starting an interpreter with torch in it may take this long on a machine that has much to do.
+_SERVERS_WAIT_S = 60.0
 
 
 class Stager:
@@ -168,14 +170,14 @@ def describe_run(assignment: Assignment, run: RunFolder, inputs: dict[str, str])
     }
 
 
-def _describe_outer(assignment: Assignment, run: RunFolder) -> dict[str, str]:
+def _describe_outer(assignment: Assignment, run: RunFolder) -> dict[str, Any]:
     """Return what keeps the servers of this attempt to its own ranks.
 
-    On one node the ranks need not tell each other a secret: all of them read it here.
+    On one node the ranks need not tell each other a secret: all of them read it here. Servers wait
+    for ranks that are started again; when the attempt ends, they are ended in any case.
     """
-    if assignment.num_nodes > 1:
-        return {"attempt": run.path.name}
-    return {"attempt": run.path.name, "token": secrets.token_hex(32)}
+    known = {"attempt": run.path.name, "grace_s": _SERVERS_WAIT_S}
+    return known if assignment.num_nodes > 1 else {**known, "token": secrets.token_hex(32)}
 
 
 def _hash_file(path: Path) -> tuple[int, str]:

@@ -98,6 +98,7 @@ def test_survivors_go_on_and_a_replacement_joins_them(
 
     assert results[-1]["joined_at"] is None or results[-1]["joined_at"] >= 20
     assert len(results[-1]["used"]) > 0
+    assert results[-1]["joined_at"] is None or "joins them at step" in again.text
     assert max(distance(results[0], each) for each in results) == 0
 
 
@@ -126,6 +127,23 @@ def test_servers_end_with_the_job(forge: Forge, tmp_path: Path) -> None:
         each.result()
 
     until(lambda: not server_pids(tmp_path), "no server is left", 10)
+
+
+def test_servers_of_ranks_that_are_all_dead_do_not_wait_for_the_next_run(
+    forge: Forge, tmp_path: Path
+) -> None:
+    environment = common_environment(tmp_path, 2, None)
+    settings = {"sync": LOCAL, "steps": 2000, "step_s": 0.02, "outer": {}}
+    both = [
+        Replica(forge, tmp_path, environment, ("surviving.py", rank, settings)) for rank in (0, 1)
+    ]
+    both[1].until_step(10)
+    assert server_pids(tmp_path)
+
+    for each in both:
+        each.kill()
+
+    until(lambda: not server_pids(tmp_path), "no server is left", 15)
 
 
 def server_pids(folder: Path) -> list[int]:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -142,6 +143,12 @@ class Joined:
                 flat.write(flat.flat_P)
         self._known_roll = self._roll
         self.joined_step = self.joined_at.step if self.joined_at else None
+        if self.joined_at is not None:
+            sys.stderr.write(
+                f"trainmaster: replica {self._seat.replica} found the others at work and joins "
+                f"them at step {self.joined_at.step}\n"
+            )
+            sys.stderr.flush()
         self._begun()
 
     # Small talk.

@@ -25,7 +25,9 @@ if TYPE_CHECKING:
 
 # For the first replica to call, and then for each other: it may be loading a large model.
 START_LIMIT_S = 900.0
-GRACE_S = 60.0  # for another replica to come when all are gone and nobody said goodbye
+# For another replica to come when all are gone and nobody said goodbye. Whoever starts all of them
+# anew at the same port must not find the servers of before.
+GRACE_S = 5.0
 # Of `accept`: what passes, as the call that was given up or the descriptors that are short. Linux
 # passes on errors of the network, too, that have to do with one caller alone.
 ACCEPT_AGAIN = frozenset(

@@ -16,7 +16,7 @@ from trainmaster.train.outer import join_outer
 
 settings = arguments()
 rank, world = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"])
-description = {"sync": settings["sync"], "outer": {"grace_s": 20}}
+description = {"sync": settings["sync"], "outer": settings.get("outer", {"grace_s": 20})}
 outer = join_outer(description, dict(os.environ), replica=rank, num_replicas=world)
 plan = make_plan(960, 16, None, settings["steps"])
 training = Training(outer, rank, world, "momentum", plan)
