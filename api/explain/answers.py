@@ -102,7 +102,7 @@ def show_start(start: Interval | Unknown, latest_ms: int | None) -> schemas.Star
 
 def show_options(said: Waiting, spec: Mapping[str, Any]) -> list[schemas.Option]:
     """Return what would let a job with the document `spec` start sooner."""
-    return [_show_option(option, spec.get("parallel")) for option in said.options]
+    return [_show_option(option, spec) for option in said.options]
 
 
 def show_steps(reason: str, job_id: str) -> list[schemas.Step]:
@@ -139,7 +139,8 @@ def _show(when: Interval | Unknown) -> dict[str, Any]:
     }
 
 
-def _show_option(option: Option, parallel: Mapping[str, int] | None) -> schemas.Option:
+def _show_option(option: Option, spec: Mapping[str, Any]) -> schemas.Option:
+    parallel = spec.get("parallel")
     patch: dict[str, Any] = {}
     for path, value in option.change.items():
         *parents, name = path.split(".")
@@ -156,6 +157,7 @@ def _show_option(option: Option, parallel: Mapping[str, int] | None) -> schemas.
     assert start_at is not None
     return schemas.Option(
         change=patch,
+        resizable="workers" in patch and spec.get("elastic") is not None,
         start_at=start_at,
         sooner_seconds=None if gained_ms is None else round(gained_ms / 1000, 1),
     )

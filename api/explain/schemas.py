@@ -66,6 +66,9 @@ class Option(BaseModel):
         description="How much sooner; null where it is not known when it starts as it is.",
         examples=[5400.0],
     )
+    resizable: bool = Field(
+        description="Whether a job with `elastic` gets it by `POST /v1/jobs/{id}/resize`."
+    )
 
 
 class Step(BaseModel):

@@ -227,6 +227,7 @@ class Option(Resource):
     change: Mapping[str, Any] = _empty(dict)
     start_at: datetime | None = _instant()
     sooner_seconds: float | None = None
+    resizable: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -100,6 +100,22 @@ class TestWaiting:
         assert option["change"] == {"workers": 1}
         assert option["sooner_seconds"] > 60
 
+    @pytest.mark.parametrize("elastic", [None, {"min_workers": 1, "max_workers": 2}])
+    def test_what_is_offered_says_whether_a_resize_gives_it(
+        self, app_client: AppClient, elastic: dict[str, int] | None
+    ) -> None:
+        _run(app_client, preemptible=False)
+        with app_client.database.write() as session:
+            add_node(session, "spare", capacity={"cpu_milli": 1000, "memory_mib": 99, "gpus": []})
+        job_id = _submit(app_client, elastic=elastic)
+
+        (option,) = _explain(app_client, job_id)["options"]
+        resized = app_client.post(f"/v1/jobs/{job_id}/resize", json=option["change"])
+
+        assert option["change"] == {"workers": 1}
+        assert option["resizable"] is (elastic is not None)
+        assert resized.status_code == (409 if elastic is None else 200)
+
     def test_a_layout_is_changed_as_a_whole(self, app_client: AppClient) -> None:
         _run(app_client)
         with app_client.database.write() as session:

@@ -357,6 +357,10 @@ class _Handler(BaseHTTPRequestHandler):
             return 201, quotas[-1]
         if self.route.startswith("/v1/checkpoints/") and self.route.endswith("/export"):
             return self._export(self.route.split("/")[3], json.loads(seen.body))
+        return self._act_on_job(seen)
+
+    def _act_on_job(self, seen: Seen) -> tuple[int, dict[str, Any]]:
+        service = self.service
         job_id, _, action = self.route.removeprefix("/v1/jobs/").partition("/")
         job = service.jobs.get(job_id)
         if job is None:

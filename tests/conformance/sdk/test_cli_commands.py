@@ -297,6 +297,16 @@ def test_resize_can_wait_until_the_job_runs_with_its_new_size(
     assert run("resize", job_id).exit_code == 64
 
 
+def test_a_job_that_may_be_resized_is_told_how(run: Run, service: FakeService) -> None:
+    said = service.explained("job_0001")
+    said["options"] = [{"change": {"workers": 2}, "sooner_seconds": None, "resizable": True}]
+    service.documents["/v1/jobs/job_0001/explain"] = said
+
+    result = run("explain", "job_0001")
+
+    assert "    at once: trainmaster resize job_0001 --workers 2\n" in result.stdout
+
+
 def test_fork_sends_what_is_different_only(run: Run, service: FakeService) -> None:
     job_id = service.add_job("succeeded", spec={"recipe": "r", "config": {"lr": 0.1, "epochs": 1}})
     checkpoint_id = service.add_checkpoint(job_id, {"a": b"1"})

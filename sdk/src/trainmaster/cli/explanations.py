@@ -143,6 +143,9 @@ def _tell_option(option: Option, said: Explanation) -> Iterator[str]:
     if said.job_id is None:
         flags = " ".join(f"--set {field}={_show(value)}" for field, value in fields.items())
         yield f"    {gain}: {clean_cell(flags)}"
+    elif option.resizable:
+        command = f"trainmaster resize {said.job_id} --workers {option.change['workers']}"
+        yield f"    {gain}: {clean_cell(command)}"
     elif option.change.keys() - {"pool"} <= _EDITABLE:
         fields.pop("pool", None)
         flags = " ".join(f"--set {field}={_show(value)}" for field, value in fields.items())
