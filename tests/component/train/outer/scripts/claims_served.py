@@ -15,7 +15,11 @@ from tests.component.train.outer.scripts.replicas import Training, make_plan
 from tests.component.train.outer.scripts.stage import Stage
 from trainmaster._order import Cursor
 from trainmaster.recipes._labelled_images import load_digits
+from trainmaster.train.outer.frames import Message
 from trainmaster.train.outer.guard import compensate, slow_down
+from trainmaster.train.outer.joined import Seat
+from trainmaster.train.outer.joining import make_joined
+from trainmaster.train.outer.link import Alone
 
 ASYNCHRONOUS = {"mode": "parameter_server", "staleness": None}
 
@@ -84,6 +88,22 @@ def claim_compensation_with_the_wrong_sign_would_be_seen() -> None:
     other, _ = train_on_stage(sync, 3, order)
 
     assert one[0].parameters() != other[0].parameters()
+
+
+def claim_what_is_handed_out_for_a_checkpoint_does_not_change_with_later_steps() -> None:
+    link = Alone()
+    outer = make_joined(ASYNCHRONOUS, link, Seat(0, 1))
+    training = Training(outer, 0, 1, "momentum", make_plan(96, 16, 1))
+    training.hand_over()
+    held: list[tuple[torch.Tensor, torch.Tensor]] = []
+    for step in training.steps():
+        if step == 2:
+            answer = link.ask(Message({"op": "state"}), "state")
+            held = [(each, each.clone()) for each in answer.tensors]
+
+    assert len(held) == 5  # the parameters end to end, and four momenta
+    for kept, then in held:
+        assert torch.equal(kept, then)
 
 
 def claim_staleness_is_what_it_was() -> None:
