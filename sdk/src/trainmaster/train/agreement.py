@@ -49,7 +49,10 @@ class Agreement:
         self._every_steps: int | None = policy.get("every_steps")
         self._every_s: float | None = policy.get("every_seconds")
         self._step = self._next_step = self._looked_step = step
-        self._is_save_wanted = self._has_called = self._has_begun = False
+        self._has_called = self._has_begun = False
+        # Wishes for a checkpoint: heard here, and granted to anybody. One that is said to all ranks
+        # reaches some of them before a meeting and some after it, and is granted once.
+        self._num_heard = self._num_granted = 0
         self._asked_at_s = self._saved_at_s = time.monotonic()
 
     def ask(self, step: int, *, is_forced: bool) -> Answer:
@@ -99,21 +102,29 @@ class Agreement:
 
     def _call_others(self, step: int) -> None:
         """Ask replicas that do not go in step to meet, where this one has something to say."""
-        is_wanted = self._run.should_stop() or self._wants_to_save() or self._is_due(step)
+        is_wanted = (
+            self._run.should_stop()
+            or self._hear_wish() > 0
+            or self._is_late()
+            or self._is_due(step)
+        )
         if is_wanted and not self._has_called:
             self._synchronization.want_to_meet()
             self._has_called = True
 
-    def _wants_to_save(self) -> bool:
-        """Whether anybody has asked this rank for a checkpoint, or its time has come."""
-        self._is_save_wanted = self._is_save_wanted or self._run.checkpoint_requested()
-        is_late = (
+    def _hear_wish(self) -> int:
+        """Return the number of a wish for a checkpoint that is not granted yet, else 0."""
+        self._num_heard += self._run.checkpoint_requested()
+        return self._num_heard if self._num_heard > self._num_granted else 0
+
+    def _is_late(self) -> bool:
+        """Whether the time for a checkpoint has come."""
+        return (
             self._every_s is not None
             and self._synchronization.rank == 0
             and time.monotonic() - self._saved_at_s >= self._every_s
             and not self._is_writing()  # else all would wait for the disk
         )
-        return self._is_save_wanted or is_late
 
     def _is_due(self, step: int) -> bool:
         every, since = self._every_steps, self._looked_step
@@ -123,17 +134,19 @@ class Agreement:
         now = time.monotonic()
         stop = self._run.should_stop()
         # Who joined may count the steps to the next checkpoint otherwise.
-        save = self._wants_to_save() or self._is_due(step)
-        self._is_save_wanted = False
+        save = self._is_late() or self._is_due(step)
+        wish = self._hear_wish()
         if self._synchronization.size == 1:
-            return Answer(stop=stop, save=save)
+            self._num_granted = self._num_heard
+            return Answer(stop=stop, save=save or wish > 0)
         interval = 0  # rank 0 alone chooses, with its own clock
         if self._synchronization.rank == 0:
             interval = plan_interval(max(1, step - self._step), now - self._asked_at_s)
-        any_stops, any_saves, interval, *largest = self._synchronization.maximum(
-            [stop, save, interval, *self._accounting.offer()]
+        any_stops, any_saves, wish, interval, *largest = self._synchronization.maximum(
+            [stop, save, wish, interval, *self._accounting.offer()]
         )
+        self._num_granted = max(self._num_granted, wish)
         if self._synchronization.in_step:
             self._accounting.take(largest)
         self._step, self._next_step, self._asked_at_s = step, step + interval, now
-        return Answer(stop=bool(any_stops), save=bool(any_saves))
+        return Answer(stop=bool(any_stops), save=bool(any_saves) or wish > 0)

@@ -1,6 +1,8 @@
 """Claims about when replicas agree on something, also with one that joined; each is one test."""
 
+import itertools
 import sys
+from collections.abc import Collection
 from types import SimpleNamespace
 from typing import Any
 
@@ -20,6 +22,7 @@ class Group:
         self.rank, self.size = 1, 2
         self.asked: list[list[int]] = []
         self.calls = 0
+        self.wish_of_others = 0
         self.is_meeting = False
 
     def may_meet(self, step: int) -> bool:
@@ -30,14 +33,23 @@ class Group:
 
     def maximum(self, values: list[int]) -> list[int]:
         self.asked.append(list(values))
-        return [values[0], values[1], 1000]  # not before a thousand steps from now
+        wish = max(values[2], self.wish_of_others)
+        return [values[0], values[1], wish, 1000]  # not before a thousand steps from now
 
 
-def agreement(group: Group, *, every_steps: int | None = None, wants_stop: bool = False) -> Any:
+def agreement(
+    group: Group,
+    *,
+    every_steps: int | None = None,
+    wants_stop: bool = False,
+    heard_at: Collection[int] = (),
+) -> Any:
+    """`heard_at`: looks, from 1, at which this replica hears that a checkpoint is wanted."""
+    looks = itertools.count(1)
     run: Any = SimpleNamespace(
         description={"checkpoint": {"every_steps": every_steps}},
         should_stop=lambda: wants_stop,
-        checkpoint_requested=lambda: False,
+        checkpoint_requested=lambda: next(looks) in heard_at,
     )
     accounting: Any = SimpleNamespace(offer=lambda: (), take=lambda _: None)
     any_group: Any = group
@@ -87,6 +99,18 @@ def claim_who_is_at_a_meeting_does_not_call_for_another() -> None:
     fresh.is_meeting = True
     agreement(fresh, wants_stop=True).ask(1, is_forced=False)
     assert fresh.calls == 0
+
+
+def claim_a_wish_is_granted_once_though_some_hear_it_after_the_meeting() -> None:
+    group = Group()
+    group.wish_of_others = 1
+    ours = agreement(group, heard_at={2, 3})
+    assert ours.ask(EVERY, is_forced=True).save
+    group.wish_of_others = 0
+
+    late, another, none = (ours.ask(n * EVERY, is_forced=True).save for n in (2, 3, 4))
+
+    assert (late, another, none) == (False, True, False)
 
 
 def claim_a_compression_that_a_mode_does_not_have_is_refused_with_those_it_has() -> None:
