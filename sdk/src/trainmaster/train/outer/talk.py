@@ -114,7 +114,9 @@ def _gather(said: Sequence[_Said]) -> tuple[dict[str, Any], list[torch.Tensor]]:
         [each.peer.member[0], each.message.head["value"], len(each.message.tensors)]
         for each in said
     ]
-    tensors = [tensor for each in said for tensor in each.message.tensors]
+    # Copied: who is not to have them is answered at once, and what it says next comes into the same
+    # memory, while these may still be on their way to replica 0.
+    tensors = [tensor.clone() for each in said for tensor in each.message.tensors]
     return {"values": described}, tensors
 
 
