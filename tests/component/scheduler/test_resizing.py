@@ -84,3 +84,22 @@ def test_a_job_that_grows_waits_and_others_may_have_what_it_left(world: World) -
     world.end(other)
     _pass(world)
     assert world.job(job_id).state is JobState.STARTING
+
+
+def test_places_that_were_kept_for_another_size_are_given_back(world: World) -> None:
+    node_id = world.add_node("n0", cpus=8, gpus=2)
+    job_id = world.add_job(JobSpec(recipe="r", workers=2, resources=PER_WORKER, hold=True))
+    shares = [{"node_id": node_id, "num_workers": 2, "gpu_indices": [0, 1]}]
+    until_ms = round(world.now.timestamp() * 1000) + 600_000
+    world.change_job(job_id, claim={"shares": shares, "until_ms": until_ms})
+    other = world.add_job(JobSpec(recipe="r", workers=1, resources=PER_WORKER))
+
+    with world.database.write() as session:
+        job = session.get_one(Job, job_id)
+        take_size(job, 1)
+        record_event(session, job, "job.resized", now=world.now)
+    kept = world.job(job_id).claim
+    _pass(world)
+
+    assert kept is None
+    assert world.job(other).state is JobState.STARTING
