@@ -98,7 +98,8 @@ def test_killed_replicas_come_back_and_nobody_else_starts_again(
     done = client.jobs.wait(job, timeout_seconds=120, raise_on_failure=False)
 
     assert done.state == "succeeded", done.message
-    assert done.attempt is not None and done.attempt.number == 1
+    assert done.attempt is not None
+    assert done.attempt.number == 1
     assert [len(told.pids(rank)) for rank in range(WORKERS)] == [2, 2, 1]
     finals = {told.read(rank, told.pids(rank)[-1])["final"] for rank in range(WORKERS)}
     assert len(finals) == 1
@@ -136,5 +137,6 @@ def test_replicas_in_step_at_every_step_start_again_together(
     done = client.jobs.wait(job, timeout_seconds=120, raise_on_failure=False)
 
     assert done.state == "succeeded"
-    assert done.attempt is not None and done.attempt.number == 2
+    assert done.attempt is not None
+    assert done.attempt.number == 2
     assert [len(told.pids(rank)) for rank in range(WORKERS)] == [2, 2, 2]
