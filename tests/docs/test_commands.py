@@ -138,6 +138,8 @@ def test_a_command_that_does_not_do_as_shown_is_noticed(tmp_path: Path, step: St
         ("accuracy 0.9722", "accuracy 0.9801", True),
         ("epochs 3", "epochs 4", False),
         ("first\n...\nlast", "first\n2\n3\nlast", True),
+        ("first\n...\nlast", "first\nlast", True),
+        ("first\n...\nlast", "firstlast", False),
         ("at 2026-01-02T03:04:05Z", "at 2027-11-12T13:14:15.161Z", True),
         ("", "anything", True),
     ],

@@ -37,7 +37,7 @@ def stay_apart(_self: Any, _name: str, _bare: Any, module: nn.Module, **_options
 plain = TrainRun.model
 setattr(TrainRun, "model", place)  # noqa: B010  mypy knows that it is a method
 if MUTATION == "gradients stay where they are":
-    setattr(Allreduce, "wrap", stay_apart)  # noqa: B010
+    setattr(Allreduce, "wrap", stay_apart)  # noqa: B010  as above
 elif MUTATION in inner.MUTATIONS:
     inner.apply(MUTATION)
 elif MUTATION != "none":
