@@ -8,6 +8,8 @@ else a dead rank leaves its peers in a collective that never ends, and the attem
 from __future__ import annotations
 
 import sys
+import time
+from collections import deque
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -20,6 +22,8 @@ from workers.supervisor.reports import add_report
 
 # A rank that dies so often in a row without a step of its own will not get any further.
 FRUITLESS_MAX = 3
+# Nor will one that somebody kills as often as this.
+DEATHS_MAX, DEATHS_WITHIN_S = 10, 60.0
 
 
 def may_be_replaced(assignment: Assignment) -> bool:
@@ -47,12 +51,15 @@ class Replacer:
     def __init__(
         self, assignment: Assignment, run: RunFolder, ranks: Ranks,
         *, start_again: Callable[[int], None], is_harmless: Callable[[RankEnd], bool],
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:  # fmt: skip
         """`is_harmless` tells whether an end was neither the program's fault nor its memory's."""
         self._is_possible = may_be_replaced(assignment)
         self._run, self._ranks = run, ranks
         self._start_again, self._is_harmless = start_again, is_harmless
+        self._clock = clock
         self._fruitless: dict[int, int] = {}
+        self._deaths: dict[int, deque[float]] = {}
         self.restarts: dict[int, int] = {}
 
     def replace(self) -> None:
@@ -71,7 +78,9 @@ class Replacer:
     def _may_go_on(self, end: RankEnd) -> bool:
         if not self._is_harmless(end):
             return False
-        return self._count_fruitless(end.rank) < FRUITLESS_MAX
+        deaths = self._deaths.get(end.rank, ())
+        is_hunted = len(deaths) == DEATHS_MAX - 1 and self._clock() - deaths[0] < DEATHS_WITHIN_S
+        return not is_hunted and self._count_fruitless(end.rank) < FRUITLESS_MAX
 
     def _count_fruitless(self, rank: int) -> int:
         """Return how often a rank has died in a row, this time included, before its first step."""
@@ -82,6 +91,7 @@ class Replacer:
     def _replace(self, end: RankEnd) -> None:
         rank = end.rank
         self._fruitless[rank] = self._count_fruitless(rank)
+        self._deaths.setdefault(rank, deque(maxlen=DEATHS_MAX - 1)).append(self._clock())
         self.restarts[rank] = self.restarts.get(rank, 0) + 1
         data: dict[str, Any] = {
             "rank": rank, "signal": end.signal, "restarts": self.restarts[rank],

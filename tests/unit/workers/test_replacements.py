@@ -16,7 +16,7 @@ from workers.supervisor.exits import RankEnd, is_harmless
 from workers.supervisor.layout import RunFolder
 from workers.supervisor.memory import MemoryFacts
 from workers.supervisor.ranks import Ranks
-from workers.supervisor.replacing import FRUITLESS_MAX, Replacer, may_be_replaced
+from workers.supervisor.replacing import DEATHS_MAX, FRUITLESS_MAX, Replacer, may_be_replaced
 
 LOCAL = {"sync": {"mode": "local_sgd"}, "parallel": {"data": 3}}
 KILLED = RankEnd(1, None, signal.SIGKILL, by_us=False, order=0)
@@ -48,13 +48,14 @@ class Setting:
         self.run = RunFolder(folder)
         self.run.make()
         self.ranks, self.started = FakeRanks(), list[int]()
-        self.memory = MemoryFacts()
+        self.memory, self.now_s = MemoryFacts(), 1000.0
         self.replacer = Replacer(
             cast("Assignment", FakeAssignment(spec)),
             self.run,
             cast("Ranks", self.ranks),
             start_again=self.started.append,
             is_harmless=lambda end: is_harmless(end, self.memory),
+            clock=lambda: self.now_s,
         )
 
     def end(self, *ends: RankEnd) -> list[int]:
@@ -135,6 +136,24 @@ def test_a_rank_that_takes_steps_is_replaced_again_and_again(setting: Setting) -
             pulse.note_step(7)
             pulse.note_step(8)
         assert setting.end(KILLED) == [1]
+        setting.now_s += 30.0
+
+
+@pytest.mark.parametrize(("between_s", "want"), [(6.0, []), (7.0, [1])])
+def test_a_rank_that_is_killed_ten_times_within_a_minute_is_left(
+    setting: Setting, between_s: float, want: list[int]
+) -> None:
+    for _ in range(DEATHS_MAX - 1):
+        pulse = Pulse(str(setting.run.pulse(1)))
+        pulse.note_step(7)
+        pulse.note_step(8)
+        assert setting.end(KILLED) == [1]
+        setting.now_s += between_s
+    pulse = Pulse(str(setting.run.pulse(1)))
+    pulse.note_step(7)
+    pulse.note_step(8)
+
+    assert setting.end(KILLED) == want
 
 
 def test_steps_of_an_earlier_life_do_not_count(setting: Setting) -> None:
