@@ -17,6 +17,7 @@ from typing import Any
 
 from tests.bench.bench import Bench, finish, upload_script
 from tests.bench.figures import Figure, Series, Target
+from tests.services import wait_for
 
 NAME = "survivors"
 _WORKERS, _STEP_S, _EVERY = 4, 0.1, 16
@@ -42,7 +43,9 @@ def measure(bench: Bench) -> list[Figure]:
     with bench.service(NAME, NODE_CPUS=_WORKERS) as service, service.client() as client:
         code = upload_script(client, "survived_steps.py")
         for name, sync in _MODES.items():
-            rates = [_run(bench, client, code, name, sync, is_killing=each) for each in (1, 0)]
+            rates = [
+                _run(bench, client, code, name, sync, is_killing=each) for each in (True, False)
+            ]
             bench.say(f"{name}: {rates[0]:.1f} samples a second beside {rates[1]:.1f}")
             figures.append(
                 Figure(
@@ -58,7 +61,7 @@ def measure(bench: Bench) -> list[Figure]:
 
 
 def _run(
-    bench: Bench, client: Any, code: str, name: str, sync: Mapping[str, Any], *, is_killing: int
+    bench: Bench, client: Any, code: str, name: str, sync: Mapping[str, Any], *, is_killing: bool
 ) -> float:
     """Return the samples a second that count, of all replicas together.
 
@@ -75,8 +78,7 @@ def _run(
         config={"folder": str(folder), "steps": round(seconds / _STEP_S), "step_s": _STEP_S},
     )
     killed: list[int] = []
-    while len(_read_lives(folder)) < _WORKERS:
-        time.sleep(0.1)
+    wait_for("all workers", lambda: len(_read_lives(folder)) == _WORKERS, within_s=60)
     ends_at = time.monotonic() + seconds - 10
     while is_killing and time.monotonic() + _BETWEEN_KILLS_S < ends_at:
         time.sleep(_BETWEEN_KILLS_S)

@@ -2,87 +2,26 @@
 
 from __future__ import annotations
 
-import json
-import os
-import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.services import wait_for
+from tests.e2e.lives import SCRIPT, Told
+from tests.services import make_bundle
 from trainmaster import Client
 
 pytestmark = pytest.mark.torch
 
 WORKERS = 3
-# Each life of a rank writes a file of its own: its pid, and the last step that it has taken.
-_SCRIPT = """
-import json
-import os
-import time
-from pathlib import Path
-
-import torch
-from torch.nn import functional
-
-from trainmaster import train
-
-with train.start(seed=1) as run:
-    told = Path(run.config["folder"]) / f"{run.rank}.{time.time_ns()}.{os.getpid()}"
-    model = run.model(torch.nn.Linear(4, 1))
-    optimizer = run.optimizer(torch.optim.SGD(model.parameters(), lr=0.01))
-    data = (torch.ones(4096, 4),)
-    for step, (x,) in run.steps(data, batch_size=12, steps=run.config["steps"]):
-        told.write_text(json.dumps({"step": step}))
-        time.sleep(0.02)
-        if run.config.get("doomed") == run.rank:
-            os.kill(os.getpid(), 9)
-        run.backward(functional.mse_loss(model(x), torch.zeros(len(x), 1)))
-        optimizer.step()
-    final = sum(each.sum().item() for each in model.parameters())
-    told.write_text(json.dumps({"step": step, "final": final}))
-"""
-
 SEMI = {"mode": "local_sgd", "every": 5}
 ASYNCHRONOUS = {"mode": "parameter_server", "staleness": None}
 
 
-class Told:
-    """What the lives of the ranks have written."""
-
-    def __init__(self, folder: Path) -> None:
-        self._folder = folder
-        folder.mkdir()
-
-    def pids(self, rank: int) -> list[int]:
-        """Of a rank's lives, the oldest first."""
-        return [int(each.suffix[1:]) for each in sorted(self._folder.glob(f"{rank}.*"))]
-
-    def read(self, rank: int, pid: int) -> dict[str, Any]:
-        (path,) = self._folder.glob(f"{rank}.*.{pid}")
-        text = path.read_text()
-        said: dict[str, Any] = json.loads(text) if text else {"step": 0}
-        return said
-
-    def kill(self, rank: int, *, at_step: int) -> None:
-        """Kill a rank's first life once it has come so far, and wait for the second to step."""
-
-        def has_come() -> bool:
-            return bool(self.pids(rank)) and self.read(rank, self.pids(rank)[0])["step"] >= at_step
-
-        wait_for(f"rank {rank} at step {at_step}", has_come, within_s=60)
-        (pid,) = self.pids(rank)
-        os.kill(pid, signal.SIGKILL)
-        wait_for(f"another rank {rank}", lambda: len(self.pids(rank)) == 2)
-
-
 def _submit(client: Client, folder: Path, told: Path, **spec: Any) -> Any:
-    folder.mkdir()
-    (folder / "train.py").write_text(_SCRIPT)
     config = {"folder": str(told), "steps": 400, **spec.pop("config", {})}
     return client.jobs.submit(
-        code=folder, entrypoint="train.py", workers=WORKERS, config=config, **spec
+        code=make_bundle(folder, SCRIPT), entrypoint=SCRIPT, workers=WORKERS, config=config, **spec
     )
 
 

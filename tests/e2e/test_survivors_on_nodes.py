@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -12,33 +11,13 @@ from typing import Any
 
 import pytest
 
-from tests.services import JOB_PYTHON, ROOT, Service, running_service, wait_for
+from tests.e2e.lives import SCRIPT, Told
+from tests.services import JOB_PYTHON, ROOT, Service, make_bundle, running_service, wait_for
 from trainmaster import Client
 
 pytestmark = pytest.mark.torch
 
 WORKERS = 4
-_SCRIPT = """
-import os
-import time
-from pathlib import Path
-
-import torch
-from torch.nn import functional
-
-from trainmaster import train
-
-with train.start(seed=1) as run:
-    told = Path(run.config["folder"]) / f"{run.rank}.{time.time_ns()}.{os.getpid()}"
-    model = run.model(torch.nn.Linear(4, 1))
-    optimizer = run.optimizer(torch.optim.SGD(model.parameters(), lr=0.01))
-    for step, (x,) in run.steps((torch.ones(4096, 4),), batch_size=16, steps=400):
-        told.write_text(str(step))
-        time.sleep(0.02)
-        run.backward(functional.mse_loss(model(x), torch.zeros(len(x), 1)))
-        optimizer.step()
-    told.write_text(f"end {sum(each.sum().item() for each in model.parameters())}")
-"""
 
 
 @pytest.fixture(scope="module")
@@ -77,21 +56,17 @@ def _count_ready(client: Client) -> int:
 def test_a_killed_replica_comes_back_on_its_node(
     two_nodes: Service, tmp_path: Path, victim: int
 ) -> None:
-    code, told = tmp_path / "code", tmp_path / "told"
-    code.mkdir()
-    told.mkdir()
-    (code / "train.py").write_text(_SCRIPT)
+    told = Told(tmp_path / "told")
+    code = make_bundle(tmp_path / "code", SCRIPT)
     sync = {"mode": "local_sgd", "every": 5}
 
     with two_nodes.client() as client:
         job = client.jobs.submit(
-            code=code, entrypoint="train.py", workers=WORKERS, sync=sync,
-            config={"folder": str(told)}, resources={"cpus": 1},
+            code=code, entrypoint=SCRIPT, workers=WORKERS, sync=sync,
+            config={"folder": str(tmp_path / "told"), "steps": 400}, resources={"cpus": 1},
         )  # fmt: skip
-        wait_for("steps", lambda: _last_step(told, victim) >= 20, within_s=60)
-        before = wait_for("everybody's place", lambda: _places(client, job))
-        os.kill(_pids(told, victim)[0], signal.SIGKILL)
-        wait_for("another life", lambda: len(_pids(told, victim)) == 2)
+        before = wait_for("everybody's place", lambda: _places(client, job), within_s=60)
+        told.kill(victim, at_step=20)
         after = wait_for("its new place", lambda: _moved(client, job, before))
         done = client.jobs.wait(job, timeout_seconds=120, raise_on_failure=False)
         events = list(client.jobs.events.list(job))
@@ -99,23 +74,14 @@ def test_a_killed_replica_comes_back_on_its_node(
     assert done.state == "succeeded", done.message
     assert done.attempt is not None
     assert done.attempt.number == 1, [(each.type, each.message) for each in events]
-    lives = {rank: len(_pids(told, rank)) for rank in range(WORKERS)}
+    lives = {rank: len(told.pids(rank)) for rank in range(WORKERS)}
     assert lives == {rank: 2 if rank == victim else 1 for rank in range(WORKERS)}
     assert len({node for node, _ in before.values()}) == 2
     assert after[victim][0] == before[victim][0]
     replaced = [each.data for each in events if each.type == "attempt.rank_replaced"]
     assert [(each["rank"], each["restarts"]) for each in replaced] == [(victim, 1)]
-    ends = {path.read_text() for path in told.iterdir() if path.read_text().startswith("end ")}
-    assert len(ends) == 1
-
-
-def _pids(told: Path, rank: int) -> list[int]:
-    return [int(path.suffix[1:]) for path in sorted(told.glob(f"{rank}.*"))]
-
-
-def _last_step(told: Path, rank: int) -> int:
-    steps = [path.read_text() for path in told.glob(f"{rank}.*")]
-    return max((int(step) for step in steps if step.isdigit()), default=0)
+    finals = {told.read(rank, told.pids(rank)[-1])["final"] for rank in range(WORKERS)}
+    assert len(finals) == 1
 
 
 def _places(client: Client, job: Any) -> dict[int, tuple[str, int]]:

@@ -78,7 +78,7 @@ class Replacer:
     def _may_go_on(self, end: RankEnd) -> bool:
         if not self._is_harmless(end):
             return False
-        deaths = self._deaths.get(end.rank, ())
+        deaths = self._deaths.get(end.rank) or deque[float]()
         is_hunted = len(deaths) == DEATHS_MAX - 1 and self._clock() - deaths[0] < DEATHS_WITHIN_S
         return not is_hunted and self._count_fruitless(end.rank) < FRUITLESS_MAX
 
