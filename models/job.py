@@ -25,6 +25,7 @@ class Job(Base):
         epoch: raised with every attempt; the fencing token of all that attempts write.
         num_workers: of the live attempt, or else of the next one.
         resize_to: workers that it has from the end of its live attempt on; None: as many.
+        resize_resume_sha256: the `resume_sha256` that it has then.
         request_gpus, request_cpu_milli, request_memory_mib: per worker; None: the pool decides.
         request_gpu_models: any of these; None: any model.
         request_gpu_memory_mib: each GPU has at least this much.
@@ -73,6 +74,7 @@ class Job(Base):
     pool: Mapped[str] = mapped_column(Name)
     num_workers: Mapped[int]
     resize_to: Mapped[int | None]
+    resize_resume_sha256: Mapped[str | None] = mapped_column(String(64))
     request_gpus: Mapped[int | None]
     request_cpu_milli: Mapped[int | None]
     request_memory_mib: Mapped[int | None]

@@ -16,6 +16,7 @@ from scheduler.core.calibration import Interval
 from scheduler.core.explain import Running, Waiting
 from scheduler.core.forecast import Unknown
 from scheduler.core.options import Option
+from scheduler.core.spec import Parallel
 from scheduler.core.states import JobState
 
 _HOUR_MS = 3_600_000
@@ -150,8 +151,7 @@ def _show_option(option: Option, spec: Mapping[str, Any]) -> schemas.Option:
         inner[name] = value
     if parallel is not None and "workers" in patch:
         # Fewer copies of the model; each is as large as before.
-        inner_ranks = parallel["shard"] * parallel["tensor"] * parallel["pipeline"]
-        patch["parallel"] = {"data": patch["workers"] // inner_ranks}
+        patch["parallel"] = {"data": patch["workers"] // Parallel(**parallel).replica_size}
     gained_ms = option.gained_ms
     start_at = _instant(option.start_ms)
     assert start_at is not None

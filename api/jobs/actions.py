@@ -151,8 +151,8 @@ async def resize(
             caller,
             job_id,
             body.workers,
+            desk=desk,
             world=world,
-            recipes=desk.recipes,
             if_match=if_match,
             now=now,
         )

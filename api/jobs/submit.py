@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 from api.auth.callers import Caller
 from api.idempotency import Answer, Ticket, write_once
 from api.jobs.desk import Desk
+from api.jobs.quota_rules import check_gpus, check_priority
 from api.jobs.representation import render_job, represent_new_job
 from api.jobs.resuming import hash_subject
 from api.jobs.submission import Submission, read_submission
@@ -220,7 +221,9 @@ def _resolve(session: Session, caller: Caller, submission: Submission) -> _Refer
     problems.extend(_missing_files(spec, hashes))
     states = _read_states(session, spec, project_id)
     problems.extend(_bad_dependencies(spec, states))
-    problems.extend(_beyond_quota(session, submission, project_id, caller))
+    caps = read_caps(session, project_id, caller.key_id)
+    problems.extend(check_priority(spec.priority, caps))
+    problems.extend(check_gpus(submission.num_gpus, caps))
     parent_job_id = None
     if spec.resume_from is not None:
         checkpoint = session.get(Checkpoint, spec.resume_from)
@@ -291,26 +294,6 @@ def _bad_dependencies(spec: JobSpec, states: Mapping[str, JobState]) -> list[Pro
         elif state in {JobState.FAILED, JobState.CANCELLED}:
             message = f"the job is {state} and will never succeed: rerun it, and name the new one"
             problems.append(Problem(pointer, "dependency_ended", message))
-    return problems
-
-
-def _beyond_quota(
-    session: Session, submission: Submission, project_id: str, caller: Caller
-) -> list[Problem]:
-    """Return what no waiting would bring: more than the quota allows at any time."""
-    caps = read_caps(session, project_id, caller.key_id)
-    problems = []
-    if submission.spec.priority > caps.priority_max:
-        message = (
-            f"the quota allows {caps.priority_max} at most: ask for less, or have an admin raise it"
-        )
-        problems.append(Problem("/priority", "priority_too_high", message))
-    if caps.limit_gpus is not None and submission.num_gpus > caps.limit_gpus:
-        message = (
-            f"the job takes {submission.num_gpus} GPUs, the quota allows {caps.limit_gpus} at "
-            "once: use fewer workers, or have an admin raise it"
-        )
-        problems.append(Problem("/workers", "beyond_quota", message))
     return problems
 
 

@@ -78,6 +78,7 @@ def end_attempt(session: Session, attempt: Attempt, end: AttemptEnd, *, now: dat
         health=spec.health,
         user_failures=job.user_failures,
         infra_failures=job.infra_failures,
+        keeps_size=job.resize_to is None,
     )
     advance_attempt(attempt, AttemptEvent.LOST if end.outcome == "lost" else AttemptEvent.EXITED)
     attempt.reason, attempt.message, attempt.ended_at = end.reason, end.message, now
@@ -92,8 +93,8 @@ def end_attempt(session: Session, attempt: Attempt, end: AttemptEnd, *, now: dat
     data = _end_data(attempt, end)
     if job.resize_to is not None and verdict.event in _MAY_GO_ON:
         data |= {"workers_before": job.num_workers, "workers": job.resize_to}
-        take_size(job, job.resize_to)
-    job.resize_to = None
+        take_size(job, job.resize_to, resume_sha256=job.resize_resume_sha256)
+    job.resize_to = job.resize_resume_sha256 = None
     if quarantined:
         data["quarantined_nodes"] = list(quarantined)
     # Only a code that has ended passes through finalizing; a lost one never said that it had.

@@ -7,7 +7,7 @@ from enum import StrEnum
 from typing import assert_never
 
 from scheduler.core.errors import IllegalTransition
-from scheduler.core.reasons import Reason
+from scheduler.core.reasons import STOPS_THAT_GO_ON, Reason
 from scheduler.core.states import JobEvent, JobState
 
 
@@ -53,8 +53,6 @@ Effect = Now | AskStop | SetHold | Already
 _S = JobState
 _WAITING = frozenset({_S.PENDING, _S.QUEUED})
 _ACTIVE = frozenset({_S.STARTING, _S.RUNNING})
-_GOES_ON = frozenset({Reason.PREEMPTING, Reason.MIGRATING, Reason.NODE_DRAINING, Reason.RESIZING})
-"""Stops after which a job goes on by itself."""
 
 
 def decide_action(job_id: str, state: JobState, stop_reason: str | None, action: Action) -> Effect:
@@ -96,7 +94,7 @@ def _pause(job_id: str, state: JobState, stop_reason: str | None) -> Effect:
         return Already()
     if state in _WAITING:
         return Now(event=JobEvent.PAUSED, reason=Reason.PAUSED_BY_USER)
-    if state in _ACTIVE or stop_reason in _GOES_ON:
+    if state in _ACTIVE or stop_reason in STOPS_THAT_GO_ON:
         return AskStop(reason=Reason.PAUSE_REQUESTED)
     raise _refusal(job_id, state, Action.PAUSE, _WAITING | _ACTIVE)
 
@@ -104,7 +102,7 @@ def _pause(job_id: str, state: JobState, stop_reason: str | None) -> Effect:
 def _resume(job_id: str, state: JobState, stop_reason: str | None) -> Effect:
     if state is _S.PAUSED:
         return Now(event=JobEvent.RESUMED, reason=Reason.RESUMED)
-    if state in _WAITING | _ACTIVE or stop_reason in _GOES_ON:
+    if state in _WAITING | _ACTIVE or stop_reason in STOPS_THAT_GO_ON:
         return Already()
     raise _refusal(job_id, state, Action.RESUME, {_S.PAUSED})
 

@@ -148,4 +148,4 @@ def _check_servers(sync: Sync, parallel: Parallel) -> Iterator[Problem]:
 
 
 def _is_spread(parallel: Parallel) -> bool:
-    return parallel.shard * parallel.tensor * parallel.pipeline > 1
+    return parallel.replica_size > 1

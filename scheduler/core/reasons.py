@@ -87,3 +87,8 @@ INFRASTRUCTURE_REASONS = frozenset(
     }
 )
 """Faults of machines and of ours: retried on their own budget, never on the user's."""
+
+STOPS_THAT_GO_ON = frozenset(
+    {Reason.PREEMPTING, Reason.MIGRATING, Reason.NODE_DRAINING, Reason.RESIZING}
+)
+"""Stops after which a job goes on by itself."""

@@ -12,22 +12,14 @@ from dataclasses import dataclass
 from typing import Any
 
 from scheduler.core.errors import IllegalTransition, Problem
-from scheduler.core.reasons import Reason
+from scheduler.core.reasons import STOPS_THAT_GO_ON, Reason
 from scheduler.core.spec import Elastic, JobSpec, Parallel
 from scheduler.core.states import JobState
 
 _S = JobState
 _RESTING = frozenset({_S.PENDING, _S.QUEUED, _S.PAUSED})
 _ACTIVE = frozenset({_S.STARTING, _S.RUNNING})
-_GOES_ON = frozenset(
-    {
-        Reason.PREEMPTING,
-        Reason.MIGRATING,
-        Reason.NODE_DRAINING,
-        Reason.RESIZING,
-        Reason.PAUSE_REQUESTED,
-    }
-)
+_MAY_GO_ON = STOPS_THAT_GO_ON | {Reason.PAUSE_REQUESTED}
 """Stops after which a job may run again, and so may have another size."""
 
 
@@ -48,11 +40,16 @@ class SizeAtEnd:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class SizeKept:
+    """The job keeps its size, though it was to have another; its attempt stops all the same."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class SizeAlready:
     """The job has that size, or is about to."""
 
 
-Resizing = SizeNow | SizeAtEnd | SizeAlready
+Resizing = SizeNow | SizeAtEnd | SizeKept | SizeAlready
 
 
 def decide_resize(
@@ -73,26 +70,21 @@ def decide_resize(
     Raises:
         IllegalTransition: it ends, and will not run again.
     """
-    may_go_on = state in _RESTING | _ACTIVE or (state is _S.STOPPING and stop_reason in _GOES_ON)
+    may_go_on = state in _RESTING | _ACTIVE or (state is _S.STOPPING and stop_reason in _MAY_GO_ON)
     if not may_go_on:
         raise IllegalTransition(job_id, state, "resize", sorted(_RESTING | _ACTIVE))
     if wanted == (num_workers if planned is None else planned):
         return SizeAlready()
+    if wanted == num_workers:
+        return SizeKept()
     return SizeNow() if state in _RESTING else SizeAtEnd(asks_stop=state in _ACTIVE)
-
-
-def count_ranks_per_replica(spec: JobSpec) -> int:
-    """Return over how many ranks one copy of the model is spread."""
-    parallel = spec.parallel or Parallel()
-    return parallel.shard * parallel.tensor * parallel.pipeline
 
 
 def resize_spec(spec: JobSpec, num_workers: int) -> JobSpec:
     """Return `spec` with another number of replicas; workers and parallel.data change together."""
     parallel = spec.parallel
     if parallel is not None:
-        data = num_workers // count_ranks_per_replica(spec)
-        parallel = dataclasses.replace(parallel, data=data)
+        parallel = dataclasses.replace(parallel, data=num_workers // parallel.replica_size)
     return dataclasses.replace(spec, workers=num_workers, parallel=parallel)
 
 
@@ -100,8 +92,7 @@ def resize_document(document: Mapping[str, Any], num_workers: int) -> dict[str, 
     """Return a whole document of a spec with another number of replicas."""
     parallel = document.get("parallel")
     if parallel is not None:
-        per_replica = parallel["shard"] * parallel["tensor"] * parallel["pipeline"]
-        parallel = {**parallel, "data": num_workers // per_replica}
+        parallel = {**parallel, "data": num_workers // Parallel(**parallel).replica_size}
     return {**document, "workers": num_workers, "parallel": parallel}
 
 
@@ -118,17 +109,14 @@ def check_elastic(spec: JobSpec) -> Iterator[Problem]:
         yield Problem("/elastic/min_workers", "bounds_crossed", message)
         return
     num_workers = spec.num_workers
-    if not bounds.min_workers <= num_workers <= bounds.max_workers:
+    if not bounds.allows(num_workers):
         message = (
             f"the job starts with {num_workers} workers, which does not lie from "
             f"{bounds.min_workers} to {bounds.max_workers}: set workers, or make the bounds wider"
         )
         yield Problem("/elastic", "workers_outside", message)
-    per_replica = count_ranks_per_replica(spec)
-    for name in ("min_workers", "max_workers"):
-        count = getattr(bounds, name)
-        if count % per_replica:
-            yield Problem(f"/elastic/{name}", "replica_cut", _say_cut(count, per_replica))
+    yield from _check_cut("/elastic/min_workers", bounds.min_workers, spec)
+    yield from _check_cut("/elastic/max_workers", bounds.max_workers, spec)
 
 
 def check_size(spec: JobSpec, num_workers: int) -> Iterator[Problem]:
@@ -138,20 +126,22 @@ def check_size(spec: JobSpec, num_workers: int) -> Iterator[Problem]:
         spec: with `elastic`.
     """
     bounds = spec.elastic or Elastic(min_workers=spec.num_workers, max_workers=spec.num_workers)
-    if not bounds.min_workers <= num_workers <= bounds.max_workers:
+    if not bounds.allows(num_workers):
         message = (
             f"elastic allows {bounds.min_workers} to {bounds.max_workers} workers, not "
             f"{num_workers}: ask for a number between, or fork the job with wider bounds"
         )
         yield Problem("/workers", "out_of_bounds", message)
-    per_replica = count_ranks_per_replica(spec)
-    if num_workers % per_replica:
-        yield Problem("/workers", "replica_cut", _say_cut(num_workers, per_replica))
+    yield from _check_cut("/workers", num_workers, spec)
 
 
-def _say_cut(count: int, per_replica: int) -> str:
-    return (
-        f"one replica is spread over {per_replica} ranks (shard x tensor x pipeline), and {count} "
-        f"is no multiple of that: use {max(per_replica, count // per_replica * per_replica)} or "
-        f"{(count // per_replica + 1) * per_replica}"
-    )
+def _check_cut(pointer: str, count: int, spec: JobSpec) -> Iterator[Problem]:
+    per_replica = (spec.parallel or Parallel()).replica_size
+    if count % per_replica:
+        below = max(per_replica, count // per_replica * per_replica)
+        message = (
+            f"one replica is spread over {per_replica} ranks (shard x tensor x pipeline), and "
+            f"{count} is no multiple of that: use {below} or "
+            f"{(count // per_replica + 1) * per_replica}"
+        )
+        yield Problem(pointer, "replica_cut", message)

@@ -67,13 +67,17 @@ def decide_after_attempt(
     health: Health = _USUAL,
     user_failures: int,
     infra_failures: int,
+    keeps_size: bool = False,
 ) -> Verdict:
     """Return what becomes of the job; the counts given are those before this end.
 
     A stop that was asked for decides over how the code took it. Infrastructure faults never spend
     the user's budget.
+
+    Args:
+        keeps_size: whether the resize that it was stopped for was called off since.
     """
-    settled = _settle(end, limits)
+    settled = _settle(end, limits, keeps_size=keeps_size)
     if settled is not None:
         event, reason, message = settled
         return Verdict(
@@ -114,7 +118,9 @@ def decide_after_attempt(
     )
 
 
-def _settle(end: AttemptEnd, limits: Limits) -> tuple[JobEvent, str, str] | None:
+def _settle(
+    end: AttemptEnd, limits: Limits, *, keeps_size: bool
+) -> tuple[JobEvent, str, str] | None:
     """Return the end that needs no counting, or None for a failure."""
     overran = f"ran longer than limits.wall_seconds = {limits.wall_seconds}"
     match end.stop_reason, end.outcome:
@@ -129,11 +135,11 @@ def _settle(end: AttemptEnd, limits: Limits) -> tuple[JobEvent, str, str] | None
         case _, "succeeded":
             return JobEvent.SUCCEEDED, Reason.COMPLETED, ""
         case stop_reason, outcome:
-            return _settle_cut_short(stop_reason, outcome, limits)
+            return _settle_cut_short(stop_reason, outcome, limits, keeps_size=keeps_size)
 
 
 def _settle_cut_short(
-    stop_reason: str | None, outcome: Outcome, limits: Limits
+    stop_reason: str | None, outcome: Outcome, limits: Limits, *, keeps_size: bool
 ) -> tuple[JobEvent, str, str] | None:
     """Return what the service wanted when it stopped the code, None when it did not.
 
@@ -152,6 +158,9 @@ def _settle_cut_short(
         case Reason.MIGRATING:
             message = "left its place so that others fit; goes on from its newest checkpoint"
             return JobEvent.REQUEUED, Reason.MIGRATED, message
+        case Reason.RESIZING if keeps_size:
+            message = "keeps its number of workers; goes on from its newest checkpoint"
+            return JobEvent.REQUEUED, Reason.RESUMED, message
         case Reason.RESIZING:
             message = "has another number of workers; goes on from its newest checkpoint"
             return JobEvent.REQUEUED, Reason.RESIZED, message

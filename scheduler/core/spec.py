@@ -50,7 +50,12 @@ class Parallel:
     @property
     def num_workers(self) -> int:
         """Ranks that this layout needs."""
-        return self.data * self.shard * self.tensor * self.pipeline
+        return self.data * self.replica_size
+
+    @property
+    def replica_size(self) -> int:
+        """Ranks that one copy of the model is spread over."""
+        return self.shard * self.tensor * self.pipeline
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -131,6 +136,10 @@ class Elastic:
 
     min_workers: int
     max_workers: int
+
+    def allows(self, num_workers: int) -> bool:
+        """Whether a job may have so many."""
+        return self.min_workers <= num_workers <= self.max_workers
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

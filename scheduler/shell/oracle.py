@@ -233,7 +233,7 @@ class Oracle:
 def _list_worker_counts(spec: JobSpec) -> tuple[int, ...]:
     """Return the halvings of the gang that its layout allows, the largest first."""
     layout = spec.parallel
-    inner = 1 if layout is None else layout.shard * layout.tensor * layout.pipeline
+    inner = 1 if layout is None else layout.replica_size
     replicas = spec.num_workers // inner
     if layout is not None and inner == 1 and spec.workers is None:
         replicas = layout.data

@@ -38,6 +38,18 @@ def _resize(client: AppClient, job_id: str, workers: object, **headers: str) -> 
     return client.post(f"/v1/jobs/{job_id}/resize", json={"workers": workers}, headers=headers)
 
 
+def _resume_sha256(client: AppClient, job_id: str) -> str | None:
+    with client.database.read() as session:
+        return session.get_one(Job, job_id).resume_sha256
+
+
+def _limit_gpus(client: AppClient, job_id: str, limit_gpus: int) -> None:
+    with client.database.write() as session:
+        project_id = session.get_one(Job, job_id).project_id
+        quota = Quota(project_id=project_id, limit_gpus=limit_gpus, created_at=NOW, updated_at=NOW)
+        session.add(quota)
+
+
 def _events(client: AppClient, job_id: str) -> list[dict[str, Any]]:
     data: list[dict[str, Any]] = client.get(f"/v1/jobs/{job_id}/events?limit=100").json()["data"]
     assert [event["seq"] for event in data] == list(range(1, len(data) + 1))
@@ -106,6 +118,31 @@ def test_who_asks_last_before_it_has_stopped_decides(app_client: AppClient) -> N
     ]
 
 
+def test_a_resize_that_is_called_off_leaves_the_size_and_the_attempt_comes_back(
+    app_client: AppClient,
+) -> None:
+    job_id = _submit(app_client)
+    before = _resume_sha256(app_client, job_id)
+    attempt_id = _start(app_client, job_id)
+
+    _resize(app_client, job_id, 4)
+    kept = _resize(app_client, job_id, 2)
+    again = _resize(app_client, job_id, 2)
+    _end(app_client, attempt_id)
+
+    assert (kept.json()["state"], kept.json()["resizing_to"]) == ("stopping", None)
+    assert again.json() == kept.json()
+    shown = app_client.get(f"/v1/jobs/{job_id}").json()
+    assert (shown["state"], shown["reason"]) == ("pending", "Resumed")
+    assert "keeps its number of workers" in shown["message"]
+    assert shown["spec"]["workers"] == 2
+    called_off, ended = _events(app_client, job_id)[-2:]
+    assert called_off["type"] == "job.resize_called_off"
+    assert (called_off["data"]["workers"], called_off["data"]["called_off"]) == (2, 4)
+    assert "workers_before" not in ended["data"]
+    assert _resume_sha256(app_client, job_id) == before
+
+
 def test_of_two_who_have_read_the_same_version_one_is_refused(app_client: AppClient) -> None:
     job_id = _submit(app_client)
     etag = app_client.get(f"/v1/jobs/{job_id}").headers["etag"]
@@ -132,7 +169,9 @@ def test_the_same_size_changes_nothing_and_the_same_request_is_answered_once(
     assert replayed.headers["idempotency-replayed"] == "true"
 
 
-def test_a_pause_that_overrules_the_resize_keeps_the_size(app_client: AppClient) -> None:
+def test_a_job_that_is_paused_instead_has_its_new_size_when_it_goes_on(
+    app_client: AppClient,
+) -> None:
     job_id = _submit(app_client)
     attempt_id = _start(app_client, job_id)
     _resize(app_client, job_id, 3)
@@ -198,19 +237,45 @@ def test_what_the_new_size_would_break_is_refused_with_its_place(app_client: App
 
 def test_a_size_beyond_the_quota_is_refused(app_client: AppClient) -> None:
     job_id = _submit(app_client, resources={"gpus": 1})
-    with app_client.database.write() as session:
-        job = session.get_one(Job, job_id)
-        session.add(Quota(project_id=job.project_id, limit_gpus=2, created_at=NOW, updated_at=NOW))
+    _limit_gpus(app_client, job_id, 2)
 
     assert _problems(_resize(app_client, job_id, 3)) == [("/workers", "beyond_quota")]
     assert _resize(app_client, job_id, 1).status_code == 200
 
 
-def test_a_resized_job_shows_no_verdict_of_another_size(app_client: AppClient) -> None:
-    job_id = _submit(app_client)
+def test_a_job_that_has_too_much_may_shrink_and_not_grow(app_client: AppClient) -> None:
+    bounds = {"min_workers": 1, "max_workers": 64}
+    overdrawn = _submit(app_client, workers=3, resources={"gpus": 1})
+    too_large = app_client.submit(job_document(workers=8, elastic=bounds))["id"]
+    _limit_gpus(app_client, overdrawn, 1)
+    with app_client.database.write() as session:
+        add_node(session, capacity=CAPACITY)
+
+    assert _problems(_resize(app_client, overdrawn, 4)) == [("/workers", "beyond_quota")]
+    assert _resize(app_client, overdrawn, 2).json()["spec"]["workers"] == 2
+    assert _problems(_resize(app_client, too_large, 9)) == [("/workers", "gang_too_large")]
+    assert _resize(app_client, too_large, 7).json()["spec"]["workers"] == 7
+
+
+@pytest.mark.parametrize("parallel", [None, {"data": 2}])
+@pytest.mark.parametrize("is_running", [False, True])
+def test_a_resized_job_resumes_as_one_that_was_submitted_with_its_size(
+    app_client: AppClient, parallel: dict[str, int] | None, is_running: bool
+) -> None:
+    larger = {**parallel, "data": 3} if parallel else None
+    twin = _submit(app_client, workers=3, parallel=larger)
+    job_id = _submit(app_client, workers=2, parallel=parallel)
+    first = _resume_sha256(app_client, job_id)
+    attempt_id = _start(app_client, job_id) if is_running else None
 
     _resize(app_client, job_id, 3)
+    while_it_stops = _resume_sha256(app_client, job_id)
+    if attempt_id is not None:
+        _end(app_client, attempt_id)
+    resized = _resume_sha256(app_client, job_id)
+    _resize(app_client, job_id, 2)
 
-    with app_client.database.read() as session:
-        job = session.get_one(Job, job_id)
-        assert job.resume_sha256 is None
+    assert first is not None
+    assert while_it_stops == (first if is_running else resized)
+    assert resized == _resume_sha256(app_client, twin) != first
+    assert _resume_sha256(app_client, job_id) == first

@@ -115,7 +115,7 @@ class History:
                     row.resize_to = num_workers
                     ask_stop(session, row, reason=Reason.RESIZING, now=self.world.now)
                 else:
-                    take_size(row, num_workers)
+                    take_size(row, num_workers, resume_sha256=None)
                     record_event(session, row, "job.resized", now=self.world.now)
 
     def join(self) -> None:

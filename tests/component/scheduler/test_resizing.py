@@ -59,7 +59,7 @@ def test_a_waiting_job_that_shrinks_is_placed_where_it_did_not_fit(world: World)
 
     with world.database.write() as session:
         job = session.get_one(Job, job_id)
-        take_size(job, 1)
+        take_size(job, 1, resume_sha256=None)
         record_event(session, job, "job.resized", now=world.now)
     _pass(world)
 
@@ -96,7 +96,7 @@ def test_places_that_were_kept_for_another_size_are_given_back(world: World) -> 
 
     with world.database.write() as session:
         job = session.get_one(Job, job_id)
-        take_size(job, 1)
+        take_size(job, 1, resume_sha256=None)
         record_event(session, job, "job.resized", now=world.now)
     kept = world.job(job_id).claim
     _pass(world)

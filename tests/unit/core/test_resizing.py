@@ -9,6 +9,7 @@ from scheduler.core.resizing import (
     Resizing,
     SizeAlready,
     SizeAtEnd,
+    SizeKept,
     SizeNow,
     check_size,
     decide_resize,
@@ -64,7 +65,7 @@ def test_another_size_in_each_state(
     [
         pytest.param(None, 2, SizeAlready(), id="the size it has"),
         pytest.param(3, 3, SizeAlready(), id="the size it is about to have"),
-        pytest.param(3, 2, NOTED, id="back to the size it has: it stops, and keeps it"),
+        pytest.param(3, 2, SizeKept(), id="back to the size it has: it stops, and keeps it"),
         pytest.param(3, 4, NOTED, id="who asks last decides"),
     ],
 )
@@ -105,6 +106,24 @@ def test_a_resize_spends_neither_failures_nor_evictions_and_gives_no_fresh_limit
     assert (verdict.event, verdict.reason) == (JobEvent.REQUEUED, Reason.RESIZED)
     assert (verdict.user_failures, verdict.infra_failures) == (0, 0)
     assert (verdict.is_eviction, verdict.delay_seconds, verdict.keeps_deadline) == (False, 0, True)
+
+
+@pytest.mark.parametrize("outcome", ["stopped", "failed", "lost"])
+def test_a_resize_that_was_called_off_gives_no_other_size_and_the_job_goes_on(outcome: str) -> None:
+    end = AttemptEnd(outcome=outcome, stop_reason=Reason.RESIZING)  # type: ignore[arg-type]  # one of the outcomes
+
+    verdict = decide_after_attempt(
+        end,
+        retry=RetrySpec(),
+        limits=Limits(),
+        user_failures=0,
+        infra_failures=0,
+        keeps_size=True,
+    )
+
+    assert (verdict.event, verdict.reason) == (JobEvent.REQUEUED, Reason.RESUMED)
+    assert "keeps its number of workers" in verdict.message
+    assert (verdict.user_failures, verdict.infra_failures, verdict.delay_seconds) == (0, 0, 0)
 
 
 @pytest.mark.parametrize(
