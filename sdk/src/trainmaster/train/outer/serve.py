@@ -118,7 +118,8 @@ def _open_store(settings: Settings) -> TCPStore:
 def _listen(host: str, port: int) -> socket.socket:
     """Listen on one address alone; torch itself would listen on every one."""
     family, _, _, _, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-    return socket.create_server(address[:2], family=family, backlog=_BACKLOG)
+    # The whole of it: an IPv6 address of one link has the number of that link as its fourth part.
+    return socket.create_server(address, family=family, backlog=_BACKLOG)
 
 
 def _may_fork() -> bool:

@@ -55,7 +55,7 @@ class _Event:
 
     line: _Line | None
     message: Message | None = None
-    error: Exception | None = None
+    error: OSError | None = None
 
 
 class _Line:
@@ -128,6 +128,7 @@ class Server:
         self._lines: set[_Line] = set()
         self._start_limit_s = start_limit_s
         self._came_at_s = time.monotonic()  # when somebody came or went last
+        self._deaf: OSError | None = None  # why nobody can be let in any longer
         self._is_closed = False
 
     def run(self) -> None:
@@ -143,10 +144,12 @@ class Server:
                 self._complain()
                 continue
             if event.line is None:
-                self._hub.fail_all(RuntimeError(f"the server can let nobody in: {event.error}"))
+                self._deaf = event.error
+                if not self._lines:
+                    break
             elif event.message is None:
                 self._end_line(event.line)
-                if not self._lines and event.line.said_goodbye:
+                if not self._lines and (event.line.said_goodbye or self._deaf):
                     break
                 patience_s = self._grace_s
             else:
@@ -163,7 +166,14 @@ class Server:
     def _complain(self) -> None:
         """Tell those who wait for replicas that do not come."""
         missing = self._hub.find_missing()
-        if missing and time.monotonic() - self._came_at_s >= self._start_limit_s:
+        if missing and self._deaf:
+            names = ", ".join(map(str, missing))
+            reason = (
+                f"the server can let nobody in ({self._deaf}), and replica {names} is missing: "
+                "start again from the last checkpoint"
+            )
+            self._hub.fail_all(RuntimeError(reason))
+        elif missing and time.monotonic() - self._came_at_s >= self._start_limit_s:
             names = ", ".join(map(str, missing))
             reason = (
                 f"replica {names} has not come within {self._start_limit_s:.0f} s of the others: "

@@ -12,6 +12,7 @@ from typing import Any
 
 sys.path.insert(0, str(Path(__file__).resolve().parents[5]))
 
+from tests.component.train.outer.scripts.mutations import exchange
 from tests.component.train.outer.scripts.replicas import Training, make_plan
 from trainmaster._job_errors import RunError
 from trainmaster.train.outer import serve
@@ -191,6 +192,72 @@ def claim_a_server_that_can_let_nobody_in_says_so() -> None:
 
     assert len(said) == 1, "it waits for ever"
     assert "the server can let nobody in" in said[0]
+
+
+def claim_a_server_that_can_let_nobody_in_does_not_disturb_those_who_are_in() -> None:
+    listener = Listener()
+    with serving(2, grace_s=2 * LIMIT_S, listener=listener) as (address, server):
+        plan = make_plan(96, 16, 2)
+        both = [Training(join(address, each, 2), each, 2, "sgd", plan) for each in range(2)]
+        for each in both:
+            each.hand_over()
+        is_deaf = threading.Event()
+        both[1].at_epoch_end = lambda: assert_set(is_deaf)
+        threads = [threading.Thread(target=each.run, daemon=True) for each in both]
+        for thread in threads:
+            thread.start()
+        until(lambda: both[0].used, "they train")
+        listener._errors.append(OSError(errno.EBADF, "no such socket"))
+        with socket.create_connection(address), socket.create_connection(address):
+            until(lambda: not listener._errors, "the listener has failed")
+            is_deaf.set()
+            for thread in threads:
+                thread.join(LIMIT_S)
+
+            assert not any(thread.is_alive() for thread in threads)
+            assert both[0].parameters() == both[1].parameters()
+            assert both[0].ends == 2
+        for each in both:
+            each.outer.close()
+        server.join(LIMIT_S)
+
+        assert not server.is_alive()
+
+
+def assert_set(event: threading.Event) -> None:
+    assert event.wait(LIMIT_S)
+
+
+def until(condition: Callable[[], object], what: str) -> None:
+    deadline_s = time.monotonic() + LIMIT_S
+    while not condition():
+        assert time.monotonic() < deadline_s, what
+        time.sleep(0.005)
+
+
+def claim_a_server_listens_on_an_address_of_one_link_only() -> None:
+    seen: list[Any] = []
+    found = [(socket.AF_INET6, socket.SOCK_STREAM, 6, "", ("fe80::1", 0, 0, 7))]
+    exchange(serve, "socket", Recorder(found, seen))
+
+    serve._listen("fe80::1%seven", 0)
+
+    assert seen == [("fe80::1", 0, 0, 7)]
+
+
+class Recorder:
+    """What `socket` is to who looks up an address and listens there."""
+
+    SOCK_STREAM = socket.SOCK_STREAM
+
+    def __init__(self, found: list[Any], seen: list[Any]) -> None:
+        self._found, self._seen = found, seen
+
+    def getaddrinfo(self, *_asked: Any, **_more: Any) -> list[Any]:
+        return self._found
+
+    def create_server(self, address: Any, **_more: Any) -> None:
+        self._seen.append(address)
 
 
 def error_of(action: Callable[[], object]) -> str:
