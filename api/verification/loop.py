@@ -16,6 +16,7 @@ from api.verification.carry_on import carry_on, conclude
 from api.verification.verdict import given_up
 from models.queries.jobs import JOBS_TOPIC
 from models.queries.verifications import VERIFICATIONS_TOPIC, list_open_ids
+from scheduler.core.errors import ServiceError
 
 log = structlog.get_logger()
 
@@ -57,28 +58,49 @@ class Verifier:
         self._stopped.set()
         self._desk.database.doorbell.ring([JOBS_TOPIC, VERIFICATIONS_TOPIC])
 
+    @property
+    def failing_ids(self) -> frozenset[str]:
+        """The open verifications whose last look failed."""
+        return frozenset(self._failures)
+
     def run_once(self) -> int:
         """Carry each on as far as it goes now; return how many are open afterwards."""
         with self._desk.database.read() as session:
             ids = list_open_ids(session)
-        num_open = 0
         for verification_id in ids:
             try:
-                while carry_on(self._desk, self._storage, verification_id, now=self._clock()):
-                    log.info("verification carried on", verification=verification_id)
+                error = self._try_to_carry_on(verification_id)
+                if error is None:
+                    self._failures.pop(verification_id, None)
+                else:
+                    self._note_failure(verification_id, error)
             except (StaleDataError, IntegrityError):
                 log.info("overtaken; the next look sees why", verification=verification_id)
-            except (OperationalError, InterfaceError):
-                raise  # the database is away: that is nobody's verdict
-            except Exception as error:
-                # The others are not to wait for one that cannot be carried on.
-                log.exception("a verification fails", verification=verification_id)
-                self._note_failure(verification_id, error)
-            else:
-                self._failures.pop(verification_id, None)
-            with self._desk.database.read() as session:
-                num_open += verification_id in list_open_ids(session)
-        return num_open
+        with self._desk.database.read() as session:
+            open_ids = frozenset(list_open_ids(session))
+        # One that failed may have ended otherwise since, by being called off for one.
+        self._failures = {one: seen for one, seen in self._failures.items() if one in open_ids}
+        return len(open_ids)
+
+    def _try_to_carry_on(self, verification_id: str) -> Exception | None:
+        """Carry one on as far as it goes; return what keeps it from that by its own fault.
+
+        Raises:
+            StaleDataError, IntegrityError: another process was faster.
+            OperationalError, InterfaceError: the database is away: that is nobody's verdict.
+        """
+        try:
+            while carry_on(self._desk, self._storage, verification_id, now=self._clock()):
+                log.info("verification carried on", verification=verification_id)
+        except (StaleDataError, IntegrityError, OperationalError, InterfaceError):
+            raise
+        except Exception as error:
+            # The others are not to wait for one that cannot be carried on.
+            log.exception("a verification fails", verification=verification_id)
+            # Nor does it end for what somebody else will mend, such as a disk that is full.
+            is_passing = isinstance(error, ServiceError) and error.is_retryable
+            return None if is_passing else error
+        return None
 
     def _note_failure(self, verification_id: str, error: Exception) -> None:
         """Try it again at the next look, but not for ever: whoever waits is to get an answer."""
@@ -86,5 +108,4 @@ class Verifier:
         first_at, count = self._failures.get(verification_id, (now, 0))
         self._failures[verification_id] = (first_at, count + 1)
         if count + 1 >= FAILURES_MAX and now >= first_at + FAILING_FOR:
-            del self._failures[verification_id]
             conclude(self._desk, verification_id, given_up(error, count + 1), now=now)

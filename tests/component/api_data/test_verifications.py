@@ -9,13 +9,14 @@ from typing import Any
 
 import pytest
 from sqlalchemy.exc import OperationalError
+from sqlalchemy.orm.exc import StaleDataError
 
 from api.jobs.desk import open_desk
 from api.verification.loop import FAILING_FOR, FAILURES_MAX, Verifier
 from models import Job, NodeFault, Verification
 from models.queries.jobs import advance_job
 from models.queries.verifications import touch
-from scheduler.core.errors import NotFound
+from scheduler.core.errors import NotFound, OutOfStorage
 from scheduler.core.states import JobEvent
 from tests.component.api_data.desk import Desk, NodeDesk, Supervisor, ok, problem
 
@@ -317,18 +318,23 @@ def test_one_whose_job_is_on_its_last_way_is_called_off_all_the_same(
     assert play.read(asked) == called_off
 
 
+def _break(desk: Desk, play: Play, asked: dict[str, Any]) -> None:
+    """Let every look at a verification fail, by a spec that lacks what all have."""
+    with desk.database.write() as session:
+        verification = session.get_one(Verification, asked["id"])
+        spec = {name: value for name, value in verification.spec.items() if name != "resume_from"}
+        verification.spec = spec
+        touch(session, verification)
+    supervisor = play.take(asked["reference_job_id"])
+    supervisor.save(LAST_STEP, FILES)
+    supervisor.exit("succeeded")
+
+
 def test_what_cannot_be_carried_on_is_given_up_and_keeps_nobody_waiting(
     desk: Desk, play: Play
 ) -> None:
     broken = play.ask()
-    with desk.database.write() as session:
-        verification = session.get_one(Verification, broken["id"])
-        spec = {name: value for name, value in verification.spec.items() if name != "resume_from"}
-        verification.spec = spec
-        touch(session, verification)
-    supervisor = play.take(broken["reference_job_id"])
-    supervisor.save(LAST_STEP, FILES)
-    supervisor.exit("succeeded")
+    _break(desk, play, broken)
 
     now = datetime.now(UTC)
     verifier = play.restarted(lambda: now)
@@ -341,6 +347,69 @@ def test_what_cannot_be_carried_on_is_given_up_and_keeps_nobody_waiting(
     assert num_open == 0
     assert (found["verdict"], found["reason"]) == ("unknown", "GivenUp")
     assert "KeyError" in found["message"]
+
+
+def test_giving_one_up_that_somebody_else_has_changed_holds_nobody_up(
+    desk: Desk, play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broken, fine = play.ask(), play.ask({**SPEC, "config": {"epochs": 5}})
+    _break(desk, play, broken)
+    now = datetime.now(UTC)
+    verifier = play.restarted(lambda: now)
+    for _ in range(FAILURES_MAX):
+        verifier.run_once()
+    now += FAILING_FOR
+    supervisor = play.take(fine["reference_job_id"])
+    supervisor.save(LAST_STEP, FILES)
+    supervisor.exit("succeeded")
+
+    def lose(*_: object, **__: object) -> bool:
+        raise StaleDataError("another process was faster")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("api.verification.loop.conclude", lose)
+        num_open = verifier.run_once()
+
+    assert num_open == 2
+    assert play.read(fine)["state"] == "interrupted"
+    verifier.run_once()
+    assert play.read(broken)["reason"] == "GivenUp"
+
+
+def test_one_that_fails_and_is_called_off_is_forgotten(desk: Desk, play: Play) -> None:
+    broken = play.ask()
+    _break(desk, play, broken)
+    play.verifier.run_once()
+    failing = play.verifier.failing_ids
+
+    ok(desk.http.post(f"/v1/verifications/{broken['id']}/cancel", headers=desk.admin))
+    play.verifier.run_once()
+
+    assert failing == {broken["id"]}
+    assert play.verifier.failing_ids == frozenset()
+
+
+def test_a_disk_that_is_full_is_no_verdict(
+    desk: Desk, play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = play.ask()
+    supervisor = play.take(asked["reference_job_id"])
+    supervisor.save(LAST_STEP, FILES)
+    supervisor.exit("succeeded")
+    now = datetime.now(UTC)
+    verifier = play.restarted(lambda: now)
+
+    def fail(*_: object, **__: object) -> None:
+        raise OutOfStorage("the disk is full")
+
+    with monkeypatch.context() as patch:
+        patch.setattr("api.verification.carry_on.store_job", fail)
+        for _ in range(2 * FAILURES_MAX):
+            assert verifier.run_once() == 1
+            now += FAILING_FOR
+    verifier.run_once()
+
+    assert play.read(asked)["state"] == "interrupted"
 
 
 def test_a_second_job_that_is_refused_for_good_ends_it(
