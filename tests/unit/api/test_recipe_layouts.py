@@ -1,18 +1,18 @@
-"""What a recipe's configuration and a layout say together, at submit; and that both sides agree."""
+"""What a recipe's configuration and a layout say together, at submit."""
 
 from __future__ import annotations
 
 import ast
+import inspect
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from api.jobs.submission import read_submission
+from api.recipes import layout_rules
 from api.recipes.catalogue import list_recipes
 from scheduler.core.spec_rules import PoolView, World
-from trainmaster.recipes import default_config
-from trainmaster.recipes._sizes import find_heads
 
 FOLDER = Path(__file__).parents[3] / "sdk" / "src" / "trainmaster" / "recipes"
 RECIPES = list_recipes(FOLDER)
@@ -93,17 +93,17 @@ def test_what_the_ranks_would_find_out_is_said_at_submit(
     assert _problems(document) == want
 
 
-def test_the_sizes_of_the_language_model_are_those_that_it_is_built_with() -> None:
-    tree = ast.parse((FOLDER / "_language_model.py").read_text())
-    (built,) = (
-        ast.literal_eval(node.value)
-        for node in tree.body
-        if isinstance(node, ast.AnnAssign)
-        and isinstance(node.target, ast.Name)
-        and node.target.id == "SHAPES"
-        and node.value is not None
-    )
+def test_every_code_is_explained_where_recipes_are() -> None:
+    source = ast.parse(inspect.getsource(layout_rules))
+    codes = {
+        call.args[1].value
+        for call in ast.walk(source)
+        if isinstance(call, ast.Call)
+        and isinstance(call.func, ast.Name)
+        and call.func.id == "Problem"
+        and isinstance(call.args[1], ast.Constant)
+    }
+    page = (Path(__file__).parents[3] / "docs" / "recipes.md").read_text()
 
-    taken_for = {name: find_heads("lm", {**default_config("lm"), "model": name}) for name in built}
-
-    assert taken_for == {name: shape[1] for name, shape in built.items()}
+    assert codes
+    assert [code for code in codes if f"`{code}`" not in page] == []

@@ -14,7 +14,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from safetensors.torch import load_file
 
-from trainmaster.recipes._language_model import SHAPES, Shape, UnusableShape
+from trainmaster.recipes._language_model import Shape, UnusableShape
+from trainmaster.recipes._sizes import LANGUAGE_SHAPES
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -126,7 +127,7 @@ def _choose_shape(config: Mapping[str, Any], tokens: str, theirs: Mapping[str, A
     if name == "auto" and there:
         sizes = [there.layers, there.heads, there.width, there.context]
     else:
-        sizes = list(SHAPES["tiny" if name == "auto" else name])
+        sizes = list(LANGUAGE_SHAPES["tiny" if name == "auto" else name])
     keys = ("layers", "heads", "width", "context")
     chosen = {key: config[key] or size for key, size in zip(keys, sizes)}
     shape = Shape(**chosen, vocabulary=_choose_vocabulary(config, tokens, there))

@@ -21,13 +21,12 @@ import torch.nn.functional as F
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 
-from trainmaster.recipes._sizes import size_transformer
+from trainmaster.recipes._sizes import count_inner_parameters, round_up_rows, size_transformer
 from trainmaster.train.inner.plan import plan
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-VOCABULARY_MULTIPLE = 128  # matrix units want full tiles: 50,257 rows are slower than 50,304
 DEVIATION = 0.02
 
 
@@ -68,13 +67,13 @@ class Shape:
     @property
     def rows(self) -> int:
         """Rows of the token table: the vocabulary, rounded up."""
-        return -(-self.vocabulary // VOCABULARY_MULTIPLE) * VOCABULARY_MULTIPLE
+        return round_up_rows(self.vocabulary)
 
     @property
     def num_parameters(self) -> int:
         """Parameters, the positions and the rows that only round up left out."""
-        per_block = 12 * self.width**2 + 13 * self.width
-        return self.vocabulary * self.width + self.layers * per_block + 2 * self.width
+        inner = count_inner_parameters(layers=self.layers, width=self.width)
+        return self.vocabulary * self.width + inner
 
     def require_divisible(self, ranks: Mapping[str, int | None]) -> None:
         """Refuse a layout whose tensor ranks could not divide the heads among them.
@@ -96,14 +95,6 @@ class Shape:
     def to_dict(self) -> dict[str, int]:
         """Return plain values for a checkpoint."""
         return asdict(self)
-
-
-SHAPES: dict[str, tuple[int, int, int, int]] = {
-    "tiny": (4, 4, 128, 128),
-    "small": (6, 6, 384, 256),
-    "gpt2-124m": (12, 12, 768, 1024),
-    "gpt2-355m": (24, 16, 1024, 1024),
-}
 
 
 class LanguageModel(nn.Module):

@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 
 # Of the digits that scikit-learn ships.
 _DIGIT_CLASSES, _DIGIT_PIXELS = 10, 64
-# Layers, heads, width, context: `SHAPES` of the language model.
-_LANGUAGE_SHAPES = {
+LANGUAGE_SHAPES: Mapping[str, tuple[int, int, int, int]] = {
     "tiny": (4, 4, 128, 128),
     "small": (6, 6, 384, 256),
     "gpt2-124m": (12, 12, 768, 1024),
     "gpt2-355m": (24, 16, 1024, 1024),
 }
+"""Layers, heads, width and context of each size of the language model."""
 _BYTE_TOKENS = 256
-_ROWS_MULTIPLE = 128
+_ROWS_MULTIPLE = 128  # matrix units want full tiles: 50,257 rows are slower than 50,304
 
 
 class UnknownSize(ValueError):
@@ -64,7 +64,7 @@ def _language_name(config: Mapping[str, Any]) -> str:
 
 def _language_shape(config: Mapping[str, Any]) -> tuple[int, ...]:
     keys = ("layers", "heads", "width", "context")
-    presets = _LANGUAGE_SHAPES[_language_name(config)]
+    presets = LANGUAGE_SHAPES[_language_name(config)]
     return tuple(config[key] or preset for key, preset in zip(keys, presets))
 
 
@@ -87,8 +87,18 @@ def _size_language_model(config: Mapping[str, Any]) -> Model:
         vocabulary = _BYTE_TOKENS
     else:
         vocabulary = config["vocabulary"] or (50257 if is_gpt2 else 4096)
-    rows = -(-vocabulary // _ROWS_MULTIPLE) * _ROWS_MULTIPLE
+    rows = round_up_rows(vocabulary)
     return size_transformer(layers=layers, width=width, context=context, rows=rows)
+
+
+def round_up_rows(vocabulary: int) -> int:
+    """Return how many rows the table of so many tokens has."""
+    return -(-vocabulary // _ROWS_MULTIPLE) * _ROWS_MULTIPLE
+
+
+def count_inner_parameters(*, layers: int, width: int) -> int:
+    """Return the parameters of all blocks and of the norm behind them: all but the tables."""
+    return layers * (12 * width**2 + 13 * width) + 2 * width
 
 
 def size_transformer(*, layers: int, width: int, context: int, rows: int) -> Model:
@@ -98,7 +108,7 @@ def size_transformer(*, layers: int, width: int, context: int, rows: int) -> Mod
         rows: of the table of tokens.
     """
     tables = (rows + context) * width
-    num_parameters = tables + layers * (12 * width**2 + 13 * width) + 2 * width
+    num_parameters = tables + count_inner_parameters(layers=layers, width=width)
     return Model(
         num_parameters=num_parameters,
         boundary_bytes=4 * context * width,

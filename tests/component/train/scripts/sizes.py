@@ -11,7 +11,8 @@ import numpy as np
 
 from trainmaster.recipes import default_config, image_classifier
 from trainmaster.recipes._labelled_images import LabelledImages
-from trainmaster.recipes._language_model import SHAPES, LanguageModel, Shape
+from trainmaster.recipes._language_model import LanguageModel, Shape
+from trainmaster.recipes._sizes import LANGUAGE_SHAPES
 
 
 def count_classifier(config: dict[str, Any]) -> int:
@@ -26,7 +27,7 @@ def count_language_model(config: dict[str, Any]) -> int:
     layers, heads, width, context = (
         config[key] or preset
         for key, preset in zip(
-            ("layers", "heads", "width", "context"), SHAPES[config["model"]], strict=True
+            ("layers", "heads", "width", "context"), LANGUAGE_SHAPES[config["model"]], strict=True
         )
     )
     shape = Shape(layers, heads, width, context, config["vocabulary"] or 256)
