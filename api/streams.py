@@ -22,10 +22,9 @@ from collections.abc import (
     Sequence,
 )
 from dataclasses import dataclass, field
-from datetime import datetime
-from typing import Annotated, Any, Protocol, TypeVar
+from typing import Any
 
-from fastapi import Query, Request
+from fastapi import Request
 from fastapi.responses import StreamingResponse
 from starlette.types import Send
 
@@ -35,22 +34,6 @@ from models import Doorbell
 LOOK_SECONDS = 2.0
 HEARTBEAT_SECONDS = 15.0
 RETRY_MS = 2000
-
-WaitSeconds = Annotated[int, Query(ge=0, le=60, description="Seconds to wait for a newer version.")]
-AfterVersion = Annotated[
-    int | None,
-    Query(ge=0, le=2**31 - 1, description="The version you know; the present one if left out."),
-]
-
-
-class Versioned(Protocol):
-    """What one may wait for: it has versions, and an end after which there are no more."""
-
-    version: int
-    finished_at: datetime | None
-
-
-V = TypeVar("V", bound=Versioned)
 
 
 class Streams:
@@ -96,33 +79,6 @@ class Streams:
                 if not waiting:
                     del self._waiters[topic]
         return True
-
-    async def await_newer(
-        self,
-        topic: str,
-        look: Callable[[], Awaitable[V]],
-        *,
-        after_version: int | None,
-        timeout_seconds: float,
-    ) -> V:
-        """Return what `look` finds: once it is newer or has ended, or as it is when time is up.
-
-        Args:
-            topic: rung when it changes.
-            after_version: what the caller knows; None: the version of the first look.
-        """
-        deadline = time.monotonic() + timeout_seconds
-        while True:
-            # Counted before the look: what rings after it wakes the wait below.
-            since = self.count(topic)
-            found = await look()
-            known = after_version = found.version if after_version is None else after_version
-            left = deadline - time.monotonic()
-            has_news = found.version > known or found.finished_at is not None
-            if has_news or left <= 0 or self.is_closing:
-                return found
-            with self.long_poll():
-                await self.wait(topic, since=since, timeout_seconds=left)
 
     @contextlib.contextmanager
     def long_poll(self) -> Iterator[None]:

@@ -20,10 +20,9 @@ from api.attempts.schemas import (
     ExitOut,
     LeaseIn,
     LeaseOut,
-    ReportIn,
-    ReportOut,
     WantedOut,
 )
+from api.attempts.schemas_reports import ReportIn, ReportOut
 from api.attempts.writing import read_as, ticket_of, write, write_as
 from api.auth.callers import AttemptCaller
 from api.auth.tokens import issue_attempt_token, verify_attempt_token

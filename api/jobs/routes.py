@@ -21,10 +21,10 @@ from api.jobs.edit import edit_job, remove_job
 from api.jobs.listing import list_jobs, read_filter
 from api.jobs.representation import render_job, represent_jobs
 from api.jobs.submit import submit_job, validate_job
+from api.long_polls import AfterVersion, WaitSeconds, await_newer
 from api.pages import cut_page, read_after
 from api.preconditions import IfMatch, IfNoneMatch, is_unchanged
 from api.storage_access import StorageDep
-from api.streams import AfterVersion, WaitSeconds
 from api.strict import StrictRoute, check_json_type, parse_json, read_body
 from api.visibility import get_visible_job
 from models import Database
@@ -146,7 +146,8 @@ async def get(
     after_version: AfterVersion = None,
 ) -> Response:
     """Read a job; with `wait`, answer as soon as it has another version, or when time is up."""
-    job = await streams.await_newer(
+    job = await await_newer(
+        streams,
         job_topic(job_id),
         lambda: run_in_threadpool(_read, database, caller, job_id),
         after_version=after_version,

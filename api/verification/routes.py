@@ -25,8 +25,8 @@ from api.errors import problem_responses
 from api.idempotency import Answer, IdempotencyKey, read_ticket, write_once
 from api.jobs.desk import DeskDep
 from api.jobs.documentation import SPEC_BODY
+from api.long_polls import AfterVersion, WaitSeconds, await_newer
 from api.pages import cut_page, read_after
-from api.streams import AfterVersion, WaitSeconds
 from api.strict import StrictRoute, check_json_type, parse_json, read_body
 from api.verification import schemas
 from api.verification.carry_on import call_off
@@ -121,7 +121,8 @@ async def get(
     after_version: AfterVersion = None,
 ) -> schemas.ResumeVerification:
     """Read a verification; with `wait`, answer once it has changed, or when time is up."""
-    return await streams.await_newer(
+    return await await_newer(
+        streams,
         verification_topic(verification_id),
         lambda: run_in_threadpool(_read, database, caller, verification_id),
         after_version=after_version,
