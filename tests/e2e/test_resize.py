@@ -15,6 +15,9 @@ from trainmaster.documents import Job
 pytestmark = pytest.mark.torch
 
 NUM_STEPS, NUM_SAMPLES, NUM_EPOCHS, BATCH = 120, 48, 30, 12
+# The bound of all proofs in float64. Sums are taken in another order: measured over these 120 steps,
+# two and three workers are within 1e-14 of one.
+ROUNDING = 1e-12
 
 
 def _submit(
@@ -65,7 +68,7 @@ def test_two_three_and_one_workers_train_as_one_that_never_was_resized(
     assert len(taken) == NUM_EPOCHS * NUM_SAMPLES
     assert set(taken.values()) == {1}
     assert len(_losses(resized)) == NUM_STEPS
-    assert _losses(resized) == pytest.approx(_losses(steady), rel=1e-11)
+    assert _losses(resized) == pytest.approx(_losses(steady), rel=ROUNDING)
     assert (done.attempt.number if done.attempt else None) == 3
     assert (done.evictions, done.resizing_to, done.spec["workers"]) == (0, None, 1)
     told = [(event.type, event.reason) for event in client.jobs.events.list(job, limit=100)]
