@@ -17,6 +17,7 @@ from sqlalchemy import create_engine, make_url
 from models import Database, DatabaseConfig
 from models.schema import upgrade_schema
 from tests.component.api_data.desk import Desk
+from tests.component.api_data.verified import Play
 
 SERVER = os.environ.get("TRAINMASTER_TEST_POSTGRES_URL")
 KINDS = ["sqlite", *([pytest.param("postgres", marks=pytest.mark.postgres)] if SERVER else [])]
@@ -70,6 +71,12 @@ def desk(database: Database, tmp_path: Path) -> Iterator[Desk]:
     desk = Desk(database, tmp_path / "storage")
     with desk.http:
         yield desk
+
+
+@pytest.fixture
+def play(desk: Desk) -> Play:
+    """A node, and the loop of verifications."""
+    return Play(desk)
 
 
 def _migrate(url: str) -> None:
