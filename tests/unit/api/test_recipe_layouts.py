@@ -102,6 +102,7 @@ def test_every_code_is_explained_where_recipes_are() -> None:
         and isinstance(call.func, ast.Name)
         and call.func.id == "Problem"
         and isinstance(call.args[1], ast.Constant)
+        and isinstance(call.args[1].value, str)
     }
     page = (Path(__file__).parents[3] / "docs" / "recipes.md").read_text()
 
