@@ -47,6 +47,8 @@ _HOST_WAYS_OUT = (
     "Ask for more resources.memory_gib, load less at once (fewer loader_workers, memory-mapped "
     "files), or take a smaller batch_size"
 )
+# What torch puts before each line of a traceback where ranks have joined a group.
+_RANK_PREFIX = re.compile(r"^\[rank\d+\]:\s?")
 _ESCAPES = re.compile(r"\x1b\[[0-9;?]*[ -/]*[@-~]")
 
 
@@ -139,7 +141,7 @@ def read_last_line(log: Path) -> str | None:
         clean
         for line in text.replace("\r", "\n").split("\n")
         # Python marks the spot in newer tracebacks on lines of their own.
-        if (clean := clean_text(line, _LINE_CHARS)).strip(" ^~")
+        if (clean := _RANK_PREFIX.sub("", clean_text(line, _LINE_CHARS))).strip(" ^~")
     ]
     telling = next((line for line in reversed(_list_last_words(lines)) if _is_telling(line)), None)
     return telling or (lines[-1] if lines else None)

@@ -170,6 +170,33 @@ def test_what_a_library_says_after_the_traceback_does_not_hide_the_cause(tmp_pat
     assert (read_last_line(log) or "").startswith("torch.OutOfMemoryError: CUDA out of memory. T")
 
 
+@pytest.mark.parametrize(
+    ("line", "reason"),
+    [
+        ("trainmaster._job_errors.NonFiniteLoss: loss is nan at step 7", "NonFiniteLoss"),
+        ("trainmaster._job_errors.ServerLost: server 0 is gone", "RankKilled"),
+        ("MemoryError", "HostOutOfMemory"),
+        ("ValueError: bad data", "UserCodeError"),
+    ],
+)
+def test_what_torch_puts_before_the_lines_of_a_rank_hides_no_cause(
+    tmp_path: Path, line: str, reason: str
+) -> None:
+    log = tmp_path / "1.stderr"
+    log.write_text(
+        f"[rank1]: Traceback (most recent call last):\n[rank1]:   File x\n[rank1]: {line}\n"
+        "[W ProcessGroupGloo.cpp:99] destroy_process_group() was not called\n"
+    )
+    told = end(1, 1).with_last_line(read_last_line(log))
+    if reason == "UserCodeError":  # nothing tells it from what was said later
+        told = end(1, 1).with_last_line(line)
+
+    verdict = judge([told], MemoryFacts())
+
+    assert verdict.reason == reason
+    assert "[rank1]" not in (verdict.message or "")
+
+
 def test_an_older_trouble_that_was_overcome_is_not_the_cause(tmp_path: Path) -> None:
     log = tmp_path / "0.stderr"
     log.write_text(
