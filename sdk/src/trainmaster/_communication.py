@@ -175,6 +175,13 @@ def exposed_seconds(transfer_s: float, compute_s: float, sync: Mapping[str, Any]
     return max(0.0, transfer_s - 2 / 3 * compute_s) if _is_allreduce(sync) else transfer_s
 
 
+def steps_between_rounds(sync: Mapping[str, Any]) -> int:
+    """Return after how many steps the same is sent again."""
+    if sync.get("mode") in ("local_sgd", "diloco"):
+        return int(sync.get("every") or EVERY)
+    return 1
+
+
 def _is_allreduce(sync: Mapping[str, Any]) -> bool:
     return (sync.get("mode") or "allreduce") == "allreduce"
 
@@ -208,9 +215,7 @@ def _data_phase(
     # Up and down, once a round. Servers stand beside ranks, so that one part in `data` of what is
     # exchanged stays on its machine: it leaves a rank what a ring would send.
     away = (layout.data - 1) / layout.data
-    is_each_step = sync.get("mode") == "parameter_server"
-    every = 1 if is_each_step else sync.get("every") or EVERY
-    return "outer", 2 * sent_numbers * away / every
+    return "outer", 2 * sent_numbers * away / steps_between_rounds(sync)
 
 
 def _serialize(within: float, between: float, layout: Layout, sync: Mapping[str, Any]) -> float:

@@ -70,7 +70,19 @@ def it_says_how_wrong_the_prediction_was() -> None:
     setting.meter.report(1)
     ((_, values),) = setting.said
     assert abs(values["comm/prediction_error"] - 0.2) < 1e-12
-    assert values["comm/reduction_vs_ddp"] == 2400 / 700
+    assert values["comm/reduction_vs_ddp"] == 2400 / 600
+
+
+def only_whole_rounds_are_compared_with_the_prediction() -> None:
+    """Rounds of 600 bytes every three steps, reports every four."""
+    setting = Setting()
+    setting.meter.expect(Prediction({"gradients": 200.0}), round_steps=3)
+    setting.meter.begin()
+    for step in range(1, 15):
+        setting.step(step, sent=600 if step % 3 == 0 else 0)
+    setting.meter.report(14)
+    errors = {step: values.get("comm/prediction_error") for step, values in setting.said}
+    assert errors == {4: 0.0, 8: 0.0, 12: 0.0, 14: None}, errors
 
 
 def what_could_not_be_predicted_has_no_error() -> None:

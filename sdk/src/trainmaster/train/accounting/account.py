@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Protocol
 import torch
 from torch.distributed.fsdp import FSDPModule
 
-from trainmaster._communication import Model, predict
+from trainmaster._communication import Model, predict, steps_between_rounds
 from trainmaster._layout import Layout
 from trainmaster.train.accounting.groups import count_collectives, settle_waits
 from trainmaster.train.accounting.ledger import Totals
@@ -97,7 +97,8 @@ class Accounting:
                     description.get("sync") or {},
                     backend="nccl" if device.type == "cuda" else "gloo",
                     batch_size=batch_size,
-                )
+                ),
+                round_steps=steps_between_rounds(description.get("sync") or {}),
             )
         self._meter.begin()
 

@@ -47,6 +47,11 @@ class Meter:
         self._read, self._record, self._read_wire = read, record, read_wire
         self._num_ranks, self._clock, self._every_s = num_ranks, clock, every_s
         self._prediction: Prediction | None = None
+        self._round_steps = 1
+        # The rounds that are compared next: when they began, when the last whole one ended.
+        self._rounds = self._whole_rounds = Totals()
+        self._num_round_steps = self._num_whole_steps = 0
+        self._compared: dict[str, float] = {}
         self._recent_s: collections.deque[float] = collections.deque(maxlen=SHARED_STEPS)
         self._transfer_share: float | None = None
         self._began_s = self._exposed_s = 0.0
@@ -55,13 +60,22 @@ class Meter:
         self._num_steps = self._num_samples = 0
         self._start()
 
-    def expect(self, prediction: Prediction | None) -> None:
-        """Take what a step is going to send, to be compared with what it did."""
-        self._prediction = prediction
+    def expect(self, prediction: Prediction | None, *, round_steps: int = 1) -> None:
+        """Take what a step is going to send, to be compared with what it did.
+
+        Args:
+            prediction: for one step.
+            round_steps: steps between rounds: only over whole rounds does a step send what was
+                predicted, and only these are compared.
+        """
+        self._prediction, self._round_steps = prediction, round_steps
 
     def begin(self) -> None:
         """Leave out what came before: steps follow."""
         self._start()
+        self._compared = {}
+        self._rounds = self._totals
+        self._num_round_steps = 0
 
     def step(self, step: int, num_samples: int) -> None:
         """Take note of a step; report when it is time.
@@ -70,11 +84,14 @@ class Meter:
             step: its number.
             num_samples: of its batch, over all ranks.
         """
-        exposed_s = self._read().exposed_s
-        self._recent_s.append(exposed_s - self._exposed_s)
-        self._exposed_s = exposed_s
+        totals = self._read()
+        self._recent_s.append(totals.exposed_s - self._exposed_s)
+        self._exposed_s = totals.exposed_s
         self._num_steps += 1
         self._num_samples += num_samples
+        self._num_round_steps += 1
+        if self._num_round_steps % self._round_steps == 0:
+            self._compared = self._compare(totals)
         if self._clock() - self._began_s >= self._every_s:
             self.report(step)
 
@@ -108,6 +125,9 @@ class Meter:
         self._exposed_s = self._totals.exposed_s
         self._wire = self._read_wire()
         self._num_steps = self._num_samples = 0
+        if self._compared:
+            self._compared, self._rounds = {}, self._whole_rounds
+            self._num_round_steps -= self._num_whole_steps
 
     def _describe(self) -> dict[str, float]:
         totals, steps = self._read(), self._num_steps
@@ -130,24 +150,30 @@ class Meter:
             "comm/exposed_seconds": exposed_s / steps,
             "comm/utilization": max(0.0, 1 - exposed_s / elapsed_s),
         }
-        said.update(self._compare(phases))
+        said.update(self._compared)
         said.update(self._describe_wire(steps))
         said.update(_describe_waits(self._totals, totals, self._transfer_share, steps))
         said.update(_describe_staleness(self._totals.staleness, totals.staleness))
         return said
 
-    def _compare(self, phases: Mapping[str, float]) -> dict[str, float]:
+    def _compare(self, totals: Totals) -> dict[str, float]:
+        """Return what the rounds since the last that were told say of the prediction."""
         prediction = self._prediction
         if prediction is None:
             return {}
+        self._whole_rounds, self._num_whole_steps = totals, self._num_round_steps
+        before = self._rounds.sent_bytes
+        # What ranks agree on and what a script adds up by itself is in no prediction.
+        sent = sum(
+            totals.sent_bytes.get(phase, 0.0) - before.get(phase, 0.0)
+            for phase in prediction.bytes_per_step
+        )
+        sent /= self._num_round_steps
         said = {}
-        sent = sum(phases.values())
         if sent and prediction.ddp_bytes_per_step:
             said["comm/reduction_vs_ddp"] = prediction.ddp_bytes_per_step / sent
         if prediction.total_bytes and not prediction.missing:
-            # What ranks agree on and what a script adds up by itself is in no prediction.
-            known = sum(phases.get(phase, 0.0) for phase in prediction.bytes_per_step)
-            said["comm/prediction_error"] = known / prediction.total_bytes - 1
+            said["comm/prediction_error"] = sent / prediction.total_bytes - 1
         return said
 
     def _describe_wire(self, steps: int) -> dict[str, float]:
