@@ -82,6 +82,14 @@ class Agreement:
             answer = Answer(stop=answer.stop, save=True)
         return answer
 
+    @property
+    def meet_in_s(self) -> float | None:
+        """After how long this rank will want a checkpoint, by its clock; None if never."""
+        if self._every_s is None or self._synchronization.rank != 0:
+            return None
+        pause_s = 1.0 if self._is_writing() else 0.0
+        return max(pause_s, self._saved_at_s + self._every_s - time.monotonic())
+
     def _catch_up(self) -> None:
         """Be as far as the others, where this rank has found them at work."""
         found_step = self._synchronization.found_step

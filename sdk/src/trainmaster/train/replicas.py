@@ -18,7 +18,7 @@ from trainmaster.train.synchronization import Synchronization
 from trainmaster.train.world import World
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from trainmaster._order import Batch, Cursor, Plan
     from trainmaster.run import Run
@@ -80,6 +80,12 @@ class Replicas(Synchronization):
         self._optimizers[name] = optimizer
         self._joined.adopt(name, optimizer)
 
+    def hand_over(
+        self, tell: Callable[[], dict[str, Any]], hear: Callable[[dict[str, Any]], None]
+    ) -> None:
+        """Let who joins have what another replica can tell it."""
+        self._joined.hand_over(tell, hear)
+
     # At each step.
 
     def batches(self, plan: Plan, cursor: Cursor) -> Iterator[Batch]:
@@ -96,9 +102,9 @@ class Replicas(Synchronization):
         """Do the round that is due."""
         self._joined.after_step(step, num_samples)
 
-    def end_loop(self, step: int) -> None:
-        """Do a round for the steps since the last."""
-        self._joined.end_loop(step)
+    def end_loop(self, step: int, meet_in_s: float | None = None) -> bool:
+        """Do a round for the steps since the last, or wait for those who are in the loop still."""
+        return self._joined.end_loop(step, meet_in_s)
 
     def may_meet(self, step: int) -> bool:
         """Whether all replicas are at this point together."""
@@ -123,6 +129,11 @@ class Replicas(Synchronization):
     def meeting_at(self) -> Cursor | None:
         """Where in the data all are while they meet, if that is not where this rank is."""
         return None if self.in_step else self._joined.meeting_at
+
+    @property
+    def ends_together(self) -> bool:
+        """Whether a loop out of step is over for all."""
+        return self._joined.ends_together
 
     # Small talk: within the replica, then among the ranks of the same number in each.
 

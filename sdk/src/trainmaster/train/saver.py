@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from trainmaster._order import Cursor
     from trainmaster.run import Run
     from trainmaster.train.metrics import MetricLog
-    from trainmaster.train.snapshot import Snapshot, Stateful
+    from trainmaster.train.snapshot import Snapshot
+    from trainmaster.train.stateful import Stateful
     from trainmaster.train.synchronization import Synchronization
 
 

@@ -20,9 +20,10 @@ from trainmaster.train.losses import LossWatch
 from trainmaster.train.metrics import MetricLog
 from trainmaster.train.modes import choose_synchronization
 from trainmaster.train.saver import Saver
-from trainmaster.train.snapshot import Resumed, Stateful
+from trainmaster.train.snapshot import Resumed
 from trainmaster.train.sources import Share, iter_batches, size_of
-from trainmaster.train.timing import CHECKPOINT, COMMUNICATION, COMPUTE, DATA_WAIT, PhaseClock
+from trainmaster.train.stateful import Stateful
+from trainmaster.train.timing import CHECKPOINT, COMMUNICATION, COMPUTE, DATA_WAIT, IDLE, PhaseClock
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping
@@ -118,6 +119,7 @@ class TrainRun:
             self._cursor.step,
             self._saver.is_writing,
         )
+        self._synchronization.hand_over(self._things.tell, self._things.hear)
         randomness.seed_everything(seed)
         run.should_stop()  # opens the line on which we are told
 
@@ -267,6 +269,8 @@ class TrainRun:
         if loop < self._cursor.loop or self._is_stopped:
             return  # done before the checkpoint that we resumed from, or never to be done
         self._leave_loop()
+        if self._is_stopped:
+            return
         while self._cursor.loop < loop:
             self._cursor = leave_loop(self._cursor)
         self._set_randomness(loop)
@@ -294,16 +298,9 @@ class TrainRun:
                 self._synchronization.after_step(self._cursor.step, self._num_samples)
                 self._accounting.step(self._cursor.step, self._num_samples)
                 self._run.progress(self._cursor.step, steps_total)
-                self._cursor = self._synchronization.meeting_at or self._cursor
-                answer = self._agreement.ask(self._cursor.step, is_forced=self.is_epoch_end)
-                if answer.save:
-                    self._clock.enter(CHECKPOINT)
-                    self._losses.settle()
-                    with self._accounting.aside():
-                        self._saver.save(self._things, self._cursor)
-                if answer.stop:
-                    self._is_stopped = True
-                    self._saver.wait()
+                if not self._synchronization.ends_together:
+                    self._meet()
+                if self._is_stopped:
                     return
                 self._clock.report()
                 self._clock.enter(DATA_WAIT)
@@ -395,7 +392,9 @@ class TrainRun:
     def sum(self, values: torch.Tensor) -> torch.Tensor:
         """Return the sum of a tensor over the shares of all ranks; every rank must call it.
 
-        After a `break` the replicas become one before.
+        After a `break` the replicas become one before. Python must have closed the loop for that,
+        which it does at once, but not while something holds it: write `for … in
+        tqdm(run.steps(…))`, and do not keep the bar in a variable.
         """
         if self._was_left:
             self._leave_loop()
@@ -408,7 +407,8 @@ class TrainRun:
         """Write the last checkpoint and leave the group."""
         self._losses.settle()
         if not self._is_stopped:
-            self._leave_loop()
+            self._leave_loop()  # where all may have agreed to stop
+        if not self._is_stopped:
             with self._accounting.aside():
                 self._saver.save_last(self._things, self._cursor)
         self._metrics.flush()
@@ -424,10 +424,30 @@ class TrainRun:
 
     def _leave_loop(self) -> None:
         """Let the replicas become one where a loop has ended, by itself or by a `break`."""
-        if self._is_in_loop:
-            self._is_in_loop = self._was_left = False
-            self._synchronization.end_loop(self._cursor.step)
-            self._cursor = self._synchronization.meeting_at or self._cursor
+        if not self._is_in_loop:
+            return
+        self._is_in_loop = self._was_left = False
+        has_ended = False
+        while not has_ended and not self._is_stopped:
+            meet_in_s = self._agreement.meet_in_s
+            has_ended = self._synchronization.end_loop(self._cursor.step, meet_in_s)
+            if not has_ended or self._synchronization.ends_together:
+                self._meet()  # with those who are in it still, or with all who have left it
+                self._clock.enter(IDLE)
+        self._cursor = self._synchronization.meeting_at or self._cursor
+
+    def _meet(self) -> None:
+        """Agree with the other ranks, where they may be together, and do it: save, or stop."""
+        self._cursor = self._synchronization.meeting_at or self._cursor
+        answer = self._agreement.ask(self._cursor.step, is_forced=self.is_epoch_end)
+        if answer.save:
+            self._clock.enter(CHECKPOINT)
+            self._losses.settle()
+            with self._accounting.aside():
+                self._saver.save(self._things, self._cursor)
+        if answer.stop:
+            self._is_stopped = True
+            self._saver.wait()
 
     def _weigh(self, loss: torch.Tensor) -> torch.Tensor:
         """Return what gradients are taken of, for a mean over this rank's samples."""

@@ -16,7 +16,7 @@ import importlib.metadata
 import json
 import platform
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,28 +32,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
 
     from trainmaster.train.inner.full_state import Weights
+    from trainmaster.train.stateful import Stateful
     from trainmaster.train.synchronization import Synchronization
 
 FORMAT = 2
 STATE = "state.pt"
 META = "meta.json"
-
-
-@dataclass
-class Stateful:
-    """Everything in a script that goes into its checkpoints, by name.
-
-    Attributes:
-        models: bare modules, without any wrapper.
-        optimizers: theirs.
-        kept: whatever else has a state.
-        facts: JSON values, for whoever reads the checkpoint.
-    """
-
-    models: dict[str, torch.nn.Module] = field(default_factory=dict)
-    optimizers: dict[str, torch.optim.Optimizer] = field(default_factory=dict)
-    kept: dict[str, Any] = field(default_factory=dict)
-    facts: dict[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

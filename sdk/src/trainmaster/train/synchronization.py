@@ -77,6 +77,16 @@ class Synchronization:
     def adopt(self, name: str, optimizer: torch.optim.Optimizer) -> None:
         """Take over what an optimizer's step does, if the mode has to; its state is loaded."""
 
+    def hand_over(
+        self, tell: Callable[[], dict[str, Any]], hear: Callable[[dict[str, Any]], None]
+    ) -> None:
+        """Say what else is the same on all replicas, where one may join later and is to have it.
+
+        Args:
+            tell: returns it by name: tensors and plain values; of what is more, nothing is sent.
+            hear: is given what another replica's `tell` has returned, before the first batch.
+        """
+
     # At each step.
 
     def batches(self, plan: Plan, cursor: Cursor) -> Iterator[Batch]:
@@ -122,8 +132,19 @@ class Synchronization:
     def after_step(self, step: int, num_samples: int) -> None:
         """Do what is due once the script is done with a step."""
 
-    def end_loop(self, step: int) -> None:
-        """Do what is due once a loop over the data has ended by itself."""
+    def end_loop(self, step: int, meet_in_s: float | None = None) -> bool:
+        """Do what is due once a loop over the data has ended, by itself or by a `break`.
+
+        Args:
+            step: the last.
+            meet_in_s: after how long from now all are to meet, if others go on until then.
+
+        Returns:
+            whether it is over. Else others are in it still and have stopped to meet: take part,
+            and call this again.
+        """
+        del step, meet_in_s
+        return True
 
     def may_meet(self, step: int) -> bool:
         """Whether a checkpoint may be taken after this step; the same on all ranks."""
@@ -146,6 +167,14 @@ class Synchronization:
     def meeting_at(self) -> Cursor | None:
         """Where in the data all are while they meet; None where that is where each is."""
         return None
+
+    @property
+    def ends_together(self) -> bool:
+        """Whether a loop is over for ranks that do not go in step, who meet once they have left it.
+
+        Some hear it after a step, others when they ask for one, or after a `break`.
+        """
+        return False
 
     # Small talk: every rank must call the same, in the same order.
 

@@ -50,6 +50,37 @@ def test_replicas_that_break_out_of_an_asynchronous_loop_are_one_before_it_is_sa
     assert 2 * 120 - used.total() < 12
 
 
+@pytest.mark.parametrize("staleness", [1, None])
+@pytest.mark.parametrize(
+    "policy",
+    [
+        pytest.param({"every_steps": 10}, id="by steps"),
+        pytest.param({"every_seconds": 0.3}, id="by the clock of the one that has left"),
+    ],
+)
+def test_checkpoints_are_taken_though_the_first_replica_has_left_the_loop(
+    forge: Forge, tmp_path: Path, policy: dict[str, Any], staleness: int | None
+) -> None:
+    sync = {"mode": "parameter_server", "staleness": staleness}
+    settings = {"steps": 80, "break_at": 4, "leaves": 0, "pause_s": 0.01, "epochs": 8}
+    description = {"sync": sync, "checkpoint": policy}
+
+    gang = forge.start(
+        SCRIPT, tmp_path, json.dumps(settings), ranks=RANKS, description=description
+    ).succeed()
+
+    saved = [
+        int(line.removeprefix("checkpoint of step ").split(":")[0])
+        for line in gang.output(0).splitlines()
+        if line.startswith("checkpoint of step ")
+    ]
+    left_at = int(gang.said("leaves"))
+    assert len([step for step in saved if left_at < step < 80]) >= 2, saved
+    assert saved[-1] == 80
+    assert len({gang.said("evaluated", rank) for rank in range(RANKS)}) == 1
+    assert {gang.said("counted", rank) for rank in range(RANKS)} == {str(RANKS)}
+
+
 def test_a_checkpoint_without_one_replica_keeps_what_each_of_the_others_had(
     forge: Forge, tmp_path: Path
 ) -> None:

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-import json
 import os
-import signal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from tests.component.train.outer.claims import SCRIPTS
+from tests.component.train.outer.lives import Replica
 from tests.component.train.outer.runs import distance
 from tests.component.train.ranks import Forge, common_environment, until
 
@@ -20,53 +18,6 @@ LOCAL = {"mode": "diloco", "every": 5, "compression": "int8"}
 SYNCHRONOUS = {"mode": "parameter_server", "staleness": 0, "servers": 2}
 BOUNDED = {"mode": "parameter_server", "staleness": 3}
 ASYNCHRONOUS = {"mode": "parameter_server", "staleness": None}
-
-
-class Replica:
-    """One life of one replica."""
-
-    def __init__(self, forge: Forge, folder: Path, environment: dict[str, str], order: Any) -> None:
-        self._forge = forge
-        number = len(list(folder.glob("*.output")))
-        self._output = folder / f"{number}.output"
-        target, rank, settings = order
-        self.pid: int = forge._ask(
-            {
-                "start": {
-                    "target": str(SCRIPTS / target),
-                    "arguments": [json.dumps(settings)],
-                    "environment": {**environment, "RANK": str(rank), "LOCAL_RANK": str(rank)},
-                    "folder": str(folder),
-                    "output": str(self._output),
-                }
-            }
-        )["pid"]
-
-    @property
-    def text(self) -> str:
-        """What it has printed so far."""
-        return self._output.read_text() if self._output.exists() else ""
-
-    @property
-    def step(self) -> int:
-        """The last step that it has told."""
-        steps = [line for line in self.text.splitlines() if line.startswith("step ")]
-        return int(steps[-1].split()[1]) if steps else 0
-
-    def until_step(self, step: int) -> None:
-        until(lambda: self.step >= step or "Error" in self.text, f"step {step}: {self.text[-500:]}")
-        assert self.step >= step, self.text
-
-    def kill(self) -> None:
-        os.kill(self.pid, signal.SIGKILL)
-        until(lambda: self._forge.poll(self.pid) is not None, "it is dead")
-
-    def result(self) -> dict[str, Any]:
-        until(lambda: self._forge.poll(self.pid) is not None, f"it ends: {self.text[-1000:]}")
-        done = [line[5:] for line in self.text.splitlines() if line.startswith("done ")]
-        assert done, self.text
-        result: dict[str, Any] = json.loads(done[0])
-        return result
 
 
 @pytest.mark.parametrize("victim", [0, 1])
@@ -94,11 +45,11 @@ def test_survivors_go_on_and_a_replacement_joins_them(
     survivors[0].until_step(alone_from + 20)
 
     again = Replica(forge, tmp_path, environment, ("surviving.py", victim, settings))
-    results = [each.result() for each in [*survivors, again]]
+    results = [each.result for each in [*survivors, again]]
 
-    assert results[-1]["joined_at"] is None or results[-1]["joined_at"] >= 20
+    assert results[-1]["joined_at"] >= 20
+    assert f"joins them at step {results[-1]['joined_at']}\n" in again.text
     assert len(results[-1]["used"]) > 0
-    assert results[-1]["joined_at"] is None or "joins them at step" in again.text
     assert max(distance(results[0], each) for each in results) == 0
 
 
@@ -112,7 +63,7 @@ def test_an_early_death_leaves_a_place_for_the_next(forge: Forge, tmp_path: Path
     both = [
         Replica(forge, tmp_path, environment, ("surviving.py", rank, settings)) for rank in (0, 1)
     ]
-    results = [each.result() for each in both]
+    results = [each.result for each in both]
 
     assert distance(results[0], results[1]) == 0
 
@@ -123,8 +74,7 @@ def test_servers_end_with_the_job(forge: Forge, tmp_path: Path) -> None:
     both = [
         Replica(forge, tmp_path, environment, ("surviving.py", rank, settings)) for rank in (0, 1)
     ]
-    for each in both:
-        each.result()
+    assert all(each.result for each in both)
 
     until(lambda: not server_pids(tmp_path), "no server is left", 10)
 
@@ -142,6 +92,19 @@ def test_servers_of_ranks_that_are_all_dead_do_not_wait_for_the_next_run(
 
     for each in both:
         each.kill()
+
+    until(lambda: not server_pids(tmp_path), "no server is left", 15)
+
+
+def test_a_server_whose_starter_dies_before_its_first_call_is_not_left_behind(
+    forge: Forge, tmp_path: Path
+) -> None:
+    environment = common_environment(tmp_path, 2, None)
+    settings = {"sync": SYNCHRONOUS, "steps": 5, "step_s": 0.0, "outer": {}}
+    first = Replica(forge, tmp_path, environment, ("surviving.py", 0, settings))
+    until(lambda: server_pids(tmp_path), "its server is there")  # and waits for that of rank 1
+
+    first.kill()
 
     until(lambda: not server_pids(tmp_path), "no server is left", 15)
 

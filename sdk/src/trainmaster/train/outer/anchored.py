@@ -78,7 +78,7 @@ class AnchoredSpace(Space):
             position += codec.num_parts
             answer += self._move(number, codec, arrived, shares)
         self._cursor = said[0].message.head["cursor"]
-        head = {"after": closed.number, "roll": self.roll()}
+        head = {"after": closed.number, "roll": self.roll(), "gives": bool(closed.admitted)}
         last_s = max(each.peer.asked_at_s for each in said)
         for each in said:
             each.peer.answer(head, answer, waited_s=last_s - each.peer.asked_at_s)

@@ -24,6 +24,7 @@ class Desk:
         self._asking: dict[int, Peer] = {}
         self._left: dict[int, Peer] = {}
         self._meeting: set[int] = set()
+        self._meet_at_s: float | None = None  # asked for by who has left, and so is not heard then
 
     def receive(self, peer: Peer, message: Message, present: Iterable[int]) -> None:
         """Give a replica its next piece, or let it wait.
@@ -31,7 +32,8 @@ class Desk:
         Args:
             peer: the replica.
             message: "piece", with its plan and cursor; "hold", so that all meet soon; or "leave",
-                once it has left the loop: it is answered when all have, or the loop is over.
+                once it has left the loop: it is answered when all have, or the loop is over, or
+                all meet. If it says after how many seconds from now, all are to meet then.
             present: all replicas that are there.
         """
         head = message.head
@@ -45,14 +47,20 @@ class Desk:
             self._open(cursor, head["plan"], present)
         assert self._dispatcher is not None
         if cursor.loop < self._loop:
-            self._tell(peer, Rest.END)
+            self._tell(peer, Rest.END, is_late=True)
             return
         number = peer.member[0]
         if head["op"] == "leave":
             self._dispatcher.finish(number)
             self._left[number] = peer
+            self._meeting.discard(number)
+            if head.get("meet_in_s") is not None:
+                self._meet_at_s = self._clock() + head["meet_in_s"]
             self._settle()
             return
+        if self._meet_at_s is not None and self._clock() >= self._meet_at_s:
+            self._dispatcher.hold()
+            self._meet_at_s = None
         self._dispatcher.enter(number)
         self._asking[number] = peer
         self._meeting.discard(number)
@@ -69,15 +77,21 @@ class Desk:
             self._dispatcher.leave(peer.member[0])
             self._settle()
 
+    @property
+    def cursor(self) -> Cursor | None:
+        """How much of the data has been given out; None before the first loop."""
+        return None if self._dispatcher is None else self._dispatcher.cursor
+
     def epoch_of(self, peer: Peer) -> int | None:
         """Return the epoch of the piece that a replica works on; None if it has none."""
         return None if self._dispatcher is None else self._dispatcher.epoch_of(peer.member[0])
 
     def _open(self, cursor: Cursor, described: dict[str, Any], present: Iterable[int]) -> None:
         # Whoever is here yet is in a loop that is over for everybody else.
-        self._tell_all(self._asking, Rest.END)
-        self._tell_all(self._left, Rest.END)
+        self._tell_all(self._asking, Rest.END, is_late=True)
+        self._tell_all(self._left, Rest.END, is_late=True)
         self._meeting.clear()
+        self._meet_at_s = None
         plan = Plan(**{**described, "order": tuple(described["order"])})
         self._loop, self._dispatcher = cursor.loop, Dispatcher(plan, cursor, self._num_replicas)
         for number in present:
@@ -104,18 +118,20 @@ class Desk:
         if rest is Rest.WAIT or self._asking.keys() < dispatcher.replicas:
             return
         if rest is Rest.MEET:
-            self._meeting = set(self._asking)
-        else:
-            self._tell_all(self._left, Rest.END)
+            self._meeting = {*self._asking, *self._left}
+            self._meet_at_s = None
+        self._tell_all(self._left, rest)
         self._tell_all(self._asking, rest)
         dispatcher.go_on()
 
-    def _tell_all(self, peers: dict[int, Peer], rest: Rest) -> None:
+    def _tell_all(self, peers: dict[int, Peer], rest: Rest, *, is_late: bool = False) -> None:
         for peer in peers.values():
-            self._tell(peer, rest)
+            self._tell(peer, rest, is_late=is_late)
         peers.clear()
 
-    def _tell(self, peer: Peer, rest: Rest) -> None:
+    def _tell(self, peer: Peer, rest: Rest, *, is_late: bool = False) -> None:
+        """Tell a replica that it gets no piece; it is late where the others are in another loop."""
         assert self._dispatcher is not None
-        head = {"rest": rest.value, "cursor": self._dispatcher.cursor.to_dict()}
+        cursor = self._dispatcher.cursor.to_dict()
+        head = {"rest": rest.value, "cursor": cursor, "is_late": is_late}
         peer.answer(head, waited_s=self._clock() - peer.asked_at_s)

@@ -61,6 +61,10 @@ class Hub:
         elif operation in ("piece", "hold", "leave"):
             present = [each.member[0] for each in self._members(peer.slot)]
             self._desk.receive(peer, message, present)
+            if self._desk.cursor is not None:
+                self._spaces[peer.slot].come_to(self._desk.cursor)
+        elif operation in ("take", "give"):
+            self._spaces[peer.slot].hand_over(peer, message)
         else:
             self._spaces[peer.slot].handle(peer, message)
         self._settle_talk(peer.slot)

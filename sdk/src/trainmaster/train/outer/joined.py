@@ -17,7 +17,7 @@ from trainmaster.train.outer.layout import Flat, Place, dtype_name, lay_out, loc
 from trainmaster.train.outer.tree import flatten, unflatten
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from trainmaster._order import Batch, Plan
     from trainmaster.train.outer.counters import Snapshot
@@ -58,6 +58,9 @@ class Joined:
         self._cursor = Cursor()
         self._ahead: deque[Cursor] = deque()
         self._known_roll: list[Any] = []
+        self._gives = False
+        self._tell: Callable[[], dict[str, Any]] = dict
+        self._hear: Callable[[dict[str, Any]], None] = lambda _: None
         self.joined_at: Cursor | None = None
         self.joined_step: int | None = None
 
@@ -78,6 +81,17 @@ class Joined:
 
     def adopt(self, name: str, optimizer: torch.optim.Optimizer) -> None:
         """Take over an optimizer with its state, if the mode needs to."""
+
+    def hand_over(
+        self, tell: Callable[[], dict[str, Any]], hear: Callable[[dict[str, Any]], None]
+    ) -> None:
+        """Say what else is the same on all replicas, between steps, and who joins is to have.
+
+        Args:
+            tell: returns it by name: tensors and plain values; of what is more, nothing is sent.
+            hear: is given what another replica's `tell` has returned, before the first batch.
+        """
+        self._tell, self._hear = tell, hear
 
     def weigh(self, loss: torch.Tensor, num_samples: int, num_samples_all: int) -> torch.Tensor:
         """Return the loss to differentiate, given the mean loss over this replica's samples."""
@@ -101,8 +115,18 @@ class Joined:
         """Do what is due after a step of the script."""
         raise NotImplementedError
 
-    def end_loop(self, step: int) -> None:
-        """Do what is due once a loop over the data has ended by itself, after some step."""
+    def end_loop(self, step: int, meet_in_s: float | None = None) -> bool:
+        """Do what is due once a loop over the data has ended, after some step.
+
+        Args:
+            step: the last.
+            meet_in_s: after how long from now all are to meet, if others go on until then.
+
+        Returns:
+            whether it is over. Else others are in it still and have stopped to meet: take part,
+            and call this again.
+        """
+        raise NotImplementedError
 
     def may_meet(self, step: int) -> bool:
         """Whether the replicas may agree on something after this step, such as to save."""
@@ -115,6 +139,11 @@ class Joined:
     def meeting_at(self) -> Cursor | None:
         """Where in the data all are, while they have stopped to meet; None while they go on."""
         return None
+
+    @property
+    def ends_together(self) -> bool:
+        """Whether a loop is over for all who do not go in step, who now meet for the last time."""
+        return False
 
     def begin(self, cursor: Cursor) -> None:
         """Meet the other replicas, once: all start from what the first has brought.
@@ -131,10 +160,11 @@ class Joined:
         ]
         layout = [section.to_dict() for section in sections]
         self._described = {**self._describe(), "compression": self._codec.name, "layout": layout}
-        after = 0
+        after, takes = 0, False
         for server in range(self._link.num_servers):
             answer = self._ask_to_begin(server, after)
             if server == 0:
+                takes = answer.head["takes"]
                 after, self._roll = answer.head["after"], answer.head["roll"]
                 theirs = Cursor.from_dict(answer.head["cursor"])
                 self.joined_at = theirs if theirs.step > cursor.step else None
@@ -144,12 +174,12 @@ class Joined:
         self._known_roll = self._roll
         self.joined_step = self.joined_at.step if self.joined_at else None
         if self.joined_at is not None:
-            sys.stderr.write(
-                f"trainmaster: replica {self._seat.replica} found the others at work and joins "
-                f"them at step {self.joined_at.step}\n"
+            self._say_aloud(
+                f"found the others at work and joins them at step {self.joined_at.step}"
             )
-            sys.stderr.flush()
         self._begun()
+        if takes:
+            self._take()
 
     # Small talk.
 
@@ -234,6 +264,38 @@ class Joined:
 
     def _begun(self) -> None:
         """Get ready for the first step; the models are the same on all replicas by now."""
+
+    def _take(self) -> None:
+        """Take over what the others have for themselves, at the end of a step of one of them."""
+        answer = self._link.ask(Message({"op": "take"}), "begin")
+        if "state" not in answer.head:
+            self._say_aloud("finds nobody who could tell what the script keeps: that begins anew")
+            return
+        state = unflatten(answer.head["state"], answer.tensors)
+        for name, why in state["left_out"].items():
+            self._say_aloud(f"begins with a new {name}, as the others cannot send theirs: {why}")
+        self._hear(state["told"])
+
+    def _say_aloud(self, what: str) -> None:
+        sys.stderr.write(f"trainmaster: replica {self._seat.replica} {what}\n")
+        sys.stderr.flush()
+
+    def _give(self) -> None:
+        """Let who has just joined take over what is ours; we are at the end of a step."""
+        if not self._gives:
+            return
+        self._gives = False
+        answer = self._link.ask(Message({"op": "give"}), "begin")
+        if answer.head.get("wanted"):
+            told, left_out = self._tell(), {}
+            for name in list(told):
+                try:
+                    flatten(told[name])
+                except TypeError as error:  # no reason for us to end
+                    left_out[name] = str(error)
+                    del told[name]
+            described, tensors = flatten({"told": told, "left_out": left_out})
+            self._link.ask(Message({"op": "give", "state": described}, tensors), "begin")
 
     def _pass(self, step: int) -> None:
         """Remember where in the data a step has ended."""

@@ -73,14 +73,18 @@ class LocalRounds(Joined):
         if due:
             self._round(due)
             self._look_at_roll(step)
+            self._give()
 
-    def end_loop(self, step: int) -> None:
+    def end_loop(self, step: int, meet_in_s: float | None = None) -> bool:
         """Do a round for the steps since the last."""
+        del meet_in_s
         self._step = max(self._step, step)  # a `break` comes before `after_step`
         left = [each for each in range(self._fragments) if self._synced_at[each] != self._step]
         if left:
             self._round(left)
             self._look_at_roll(self._step)
+            self._give()
+        return True
 
     def may_meet(self, step: int) -> bool:
         """Whether a whole interval is over; with one fragment all replicas are then the same."""
@@ -176,7 +180,7 @@ class LocalRounds(Joined):
         }
         tensors = [part for number in numbers for part in self._strands[number].leave()]
         answer = self._link.ask(Message(head, tensors), "round")
-        self._roll = answer.head["roll"]
+        self._roll, self._gives = answer.head["roll"], answer.head["gives"]
         rest = answer.tensors
         for number in numbers:
             rest = self._strands[number].go(rest)

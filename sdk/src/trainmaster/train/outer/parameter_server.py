@@ -108,23 +108,29 @@ class ParameterServer(Joined):
                     self._push(name, is_absent=True)
             self._look_at_roll(step)
             self._share_buffers()
+            self._give()
         else:
+            self._give()
             self._ask_for_piece()
         self._pushed.clear()
 
-    def end_loop(self, step: int) -> None:
+    def end_loop(self, step: int, meet_in_s: float | None = None) -> bool:
         """Meet the others, where a `break` has left a loop out of step.
 
         What this replica was working on counts as done. It waits until the others have left the
-        loop, too, or done it; the rest of the batch that the last of them leaves is not done.
+        loop, too, or done it, or meet; the rest of the batch that the last of them leaves is not
+        done.
         """
         del step
-        if self.in_step or not self._plan or "rest" in self._answer:
-            return
+        self._give()  # a `break` comes before `after_step`
+        if self.in_step or not self._plan or self._answer.get("rest") == "end":
+            return True
         self._rest()
         head = {"op": "leave", "plan": self._plan, "cursor": vars(self._cursor)}
-        self._answer = self._link.ask(Message(head), "data").head
+        message = Message({**head, "meet_in_s": meet_in_s})
+        self._answer = self._link.ask(message, "data").head
         self._settle()
+        return bool(self._answer["rest"] == "end")
 
     def may_meet(self, step: int) -> bool:
         """Whether all have stopped to meet, or go in step anyway."""
@@ -140,6 +146,11 @@ class ParameterServer(Joined):
     def meeting_at(self) -> Cursor | None:
         """Where in the data all are, while they have stopped to meet, or are at the end."""
         return Cursor.from_dict(self._answer["cursor"]) if "rest" in self._answer else None
+
+    @property
+    def ends_together(self) -> bool:
+        """Whether the loop is over for all, and not for this replica alone."""
+        return self._answer.get("rest") == "end" and not self._answer["is_late"]
 
     def state_dict(self) -> dict[str, Any]:
         """Return what the servers know beyond the parameters, and what is not sent yet.
@@ -254,6 +265,7 @@ class ParameterServer(Joined):
         counters.rounds += 1
         head = answers[min(answers)].head
         self._roll = head.get("roll", self._roll)
+        self._gives |= any(answer.head["gives"] for answer in answers.values())
         counters.staleness[head["stale"]] += 1
         counters.gaps[head["gap"]] += 1
 
@@ -275,6 +287,11 @@ class ParameterServer(Joined):
         answer = super()._say(head, tensors)
         self._work()
         return answer
+
+    def _take(self) -> None:
+        self._rest()  # who is to tell us must not wait for us at the gate
+        super()._take()
+        self._work()
 
     def _rest(self) -> None:
         """Hold up nobody who is ahead, while this replica has nothing to do.

@@ -121,7 +121,13 @@ class ServedSpace(Space):
         answer = [part for mirror in served.shared for part in mirror.encode()]
         self._cursor = first["cursor"]
         last_s = max(each.peer.asked_at_s for each in said)
-        head = {"after": closed.number, "roll": self.roll(), "stale": 0, "gap": 0}
+        head = {
+            "after": closed.number,
+            "roll": self.roll(),
+            "gives": bool(closed.admitted),
+            "stale": 0,
+            "gap": 0,
+        }
         for each in said:
             each.peer.answer(head, answer, waited_s=last_s - each.peer.asked_at_s)
 
@@ -164,7 +170,7 @@ class ServedSpace(Space):
             if served.gate.may_read(member):
                 del self._reading[member]
                 gap = served.gate.read(member)
-                head = {"stale": stale, "gap": gap}
+                head = {"stale": stale, "gap": gap, "gives": self.handover.is_wanted}
                 peer.answer(head, self._read(served, member), now_s - peer.asked_at_s)
 
     def _read(self, served: Served, member: Member) -> list[torch.Tensor]:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from trainmaster.train.outer.codec import make_codec
 from trainmaster.train.outer.frames import Message
+from trainmaster.train.outer.handover import Handover
 from trainmaster.train.outer.layout import Section
 from trainmaster.train.outer.rounds import Rounds
 
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     import torch
 
+    from trainmaster._order import Cursor
     from trainmaster.train.outer.rounds import Closed, Member
 
     Clock = Callable[[], float]
@@ -94,10 +96,11 @@ class Space:
         self.sections = [each for each in self.sections if each.server == server]
         self.codec = make_codec(described["compression"])
         self.rounds: Rounds[Said] = Rounds(server == 0, num_replicas)
+        self.handover = Handover()
         self._peers: dict[Member, Peer] = {}
         self._is_filled = False
         self._ends_step = True  # with the round under way; who joins begins between steps
-        self._cursor: dict[str, Any] | None = None  # of the data, after the last round
+        self._cursor: dict[str, Any] | None = None  # of the data, after the last round or piece
 
     # How replicas come and go.
 
@@ -110,6 +113,7 @@ class Space:
         """A replica is gone: whoever waited for it waits no longer."""
         if self._peers.pop(peer.member, None) is not None:
             self.rounds.lose(peer.member)
+            self.handover.lose(peer.member)
             self._forget(peer)
             self.settle()
 
@@ -136,17 +140,37 @@ class Space:
         while (closed := self.rounds.close(may_admit=self._ends_step)) is not None:
             self._finish(closed)
             for member in closed.admitted:
-                self._welcome(self._peers[member])
+                self._welcome(self._peers[member], takes=True)
         if self._is_filled:
+            have_begun = self.rounds.roll is not None
             for member in self.rounds.admit(at_once=self.admits_at_once):
-                self._welcome(self._peers[member])
+                self._welcome(self._peers[member], takes=have_begun)
+        self.handover.settle((self.rounds.roll or set()) & self._peers.keys())
+
+    def hand_over(self, peer: Peer, message: Message) -> None:
+        """Take what members tell those who join them."""
+        self.handover.receive(peer, message)
+        self.settle()
+
+    def come_to(self, cursor: Cursor) -> None:
+        """Hear how far in the data replicas are that do not go in step."""
+        self._cursor = cursor.to_dict()
 
     def roll(self) -> list[Any]:
         """Return who takes part in the next round, for other servers to hear."""
         return sorted(self.rounds.roll or ())
 
-    def _welcome(self, peer: Peer) -> None:
-        head = {"after": self.rounds.number, "roll": self.roll(), "cursor": self._cursor}
+    def _welcome(self, peer: Peer, *, takes: bool) -> None:
+        """Let a replica take part; what it takes over from the others it asks the first server."""
+        takes = takes and self.rounds.is_first_server
+        if takes:
+            self.handover.takers.add(peer.member)
+        head = {
+            "after": self.rounds.number,
+            "roll": self.roll(),
+            "cursor": self._cursor,
+            "takes": takes,
+        }
         peer.answer(head, self._enter(peer), self._clock() - peer.asked_at_s)
 
     # What a space is for; the rest of its duties.

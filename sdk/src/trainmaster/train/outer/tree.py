@@ -5,6 +5,7 @@ For what is said once: states and small talk. Exact: every bit, every type of ke
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import torch
@@ -28,8 +29,9 @@ def unflatten(described: Any, tensors: list[torch.Tensor]) -> Any:
     if kind == "tensor":
         number, shape, dtype = content
         return tensors[number].to(to_dtype(dtype), copy=True).view(shape)
-    if kind == "dict":
-        return {unflatten(key, tensors): unflatten(each, tensors) for key, each in content}
+    if kind in ("dict", "counter"):
+        pairs = {unflatten(key, tensors): unflatten(each, tensors) for key, each in content}
+        return Counter(pairs) if kind == "counter" else pairs
     if kind in ("list", "tuple"):
         members = [unflatten(each, tensors) for each in content]
         return tuple(members) if kind == "tuple" else members
@@ -45,7 +47,7 @@ def _flatten(value: Any, tensors: list[torch.Tensor]) -> list[Any]:
         return ["tensor", [len(tensors) - 1, shape, dtype]]
     if isinstance(value, dict):
         pairs = [[_flatten(key, tensors), _flatten(each, tensors)] for key, each in value.items()]
-        return ["dict", pairs]
+        return ["counter" if isinstance(value, Counter) else "dict", pairs]
     if isinstance(value, (list, tuple)):
         kind = "tuple" if isinstance(value, tuple) else "list"
         return [kind, [_flatten(each, tensors) for each in value]]

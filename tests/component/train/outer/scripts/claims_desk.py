@@ -25,12 +25,12 @@ class Worker:
         self.answers: list[Message] = []
         self.peer = Peer(0, (number, "life"), self.answers.append)
 
-    def say(self, operation: str, loop: int = 0) -> Any:
+    def say(self, operation: str, loop: int = 0, **more: Any) -> Any:
         """Return the answer, if it came at once."""
         count = len(self.answers)
         cursor = asdict(Cursor(loop=loop, order=PLAN.order))
         plan = asdict(PLAN)
-        head = {"op": operation, "plan": plan, "cursor": cursor, "is_patient": True}
+        head = {"op": operation, "plan": plan, "cursor": cursor, "is_patient": True, **more}
         self.peer.is_asking = True
         self._desk.receive(self.peer, Message(head), range(NUM_REPLICAS))
         return self.heard if len(self.answers) > count else None
@@ -137,6 +137,44 @@ def claim_a_death_lets_those_go_who_have_left() -> None:
     desk.lose(three.peer)
 
     assert one.heard == two.heard == "end"
+
+
+def claim_who_has_left_meets_with_those_who_go_on() -> None:
+    desk, (one, two, three) = open_desk()
+    for each in (one, two, three):
+        each.say("piece")
+    assert one.say("leave") is None
+    two.peer.is_asking = True
+    desk.receive(two.peer, Message({"op": "hold"}), range(NUM_REPLICAS))
+    while two.say("piece") is not None:
+        pass
+    assert three.say("piece") == two.heard == one.heard == "meet"
+
+    assert two.say("piece") is None
+    assert three.say("piece") is None  # nobody trains into what the others are saving
+    assert one.say("leave") is None
+
+    assert isinstance(two.heard, dict)
+    assert isinstance(three.heard, dict)
+
+
+def claim_all_meet_when_who_has_left_wants_them_to() -> None:
+    now_s = 100.0
+    desk = Desk(NUM_REPLICAS, lambda: now_s)
+    one, two, three = (Worker(desk, number) for number in range(NUM_REPLICAS))
+    for each in (one, two, three):
+        each.say("piece")
+    one.say("leave", meet_in_s=5.0)
+    now_s = 104.0
+    for _ in range(3 * NUM_REPLICAS):  # more than a batch
+        assert isinstance(two.say("piece"), dict)
+
+    now_s = 105.0
+    while two.say("piece") is not None:
+        pass
+    three.say("piece")
+
+    assert one.heard == two.heard == three.heard == "meet"
 
 
 if __name__ == "__main__":

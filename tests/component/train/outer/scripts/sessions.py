@@ -1,8 +1,10 @@
 """Trains through a session and tells what each rank has at its beginning and at its end.
 
-sessions.py '{"steps": 20, "break_at": null, "die_at": null, "victim": null, "pause_s": 0.0}'
+sessions.py '{"steps": 20, "break_at": null, "leaves": null, "die_at": null, "victim": null,
+              "pause_s": 0.0}'
 
-`break_at` leaves the loop at the first step from there on; the victim kills itself at `die_at`.
+`break_at` leaves the loop at the first step from there on, on the rank `leaves` or on all; the
+victim kills itself at `die_at`.
 """
 
 import hashlib
@@ -42,7 +44,10 @@ with train.start(seed=1) as run:
     optimizer = run.optimizer(torch.optim.SGD(network.parameters(), lr=0.05, momentum=0.9))
     print("found", fingerprint(momenta(optimizer)), flush=True)
     for step, (rows, inputs, labels) in run.steps(
-        (torch.arange(120), x, y), batch_size=12, epochs=2, steps=settings["steps"]
+        (torch.arange(120), x, y),
+        batch_size=12,
+        epochs=settings.get("epochs", 2),
+        steps=settings["steps"],
     ):
         used += rows.tolist()
         loss = functional.cross_entropy(model(inputs), labels)
@@ -51,7 +56,9 @@ with train.start(seed=1) as run:
         time.sleep(settings.get("pause_s", 0.0) * run.rank)
         if step == settings.get("die_at") and run.rank == settings["victim"]:
             os.kill(os.getpid(), signal.SIGKILL)
-        if step >= (settings.get("break_at") or step + 1):
+        is_leaving = settings.get("leaves") in (None, run.rank)
+        if is_leaving and step >= (settings.get("break_at") or step + 1):
+            print("leaves", step, flush=True)
             break
     print("counted", int(run.sum(torch.ones(1))), flush=True)
     print("evaluated", fingerprint(list(network.parameters())), flush=True)
