@@ -15,8 +15,8 @@ from trainmaster.documents import Job
 pytestmark = pytest.mark.torch
 
 NUM_STEPS, NUM_SAMPLES, NUM_EPOCHS, BATCH = 120, 48, 30, 12
-# The bound of all proofs in float64. Sums are taken in another order: measured over these 120 steps,
-# two and three workers are within 1e-14 of one.
+# The bound of all proofs in float64. Sums are taken in another order: over these 120 steps two and
+# three workers were measured within 1e-14 of one.
 ROUNDING = 1e-12
 
 
