@@ -154,7 +154,7 @@ def train_killed(
     chain = Chain()
     for kill in itertools.islice(plan_kills(name, seed), most):
         gang = _start(forge, folder, name, mutation, str(kill.step), kill.spot, kill.victim)
-        codes = _wait_for_death(gang, alone=not MODES[name].sync)
+        codes = _wait_for_death(gang, all_end=not MODES[name].sync)
         said = "".join(gang.output(rank) for rank in range(len(codes)))
         assert gang.said("resumed"), f"{kill}: {codes}\n{said}"
         chain.resumed_at.append(int(gang.said("resumed")))
@@ -186,9 +186,12 @@ def _start(forge: Forge, folder: Path, name: str, mutation: str, *kill: str) -> 
     )
 
 
-def _wait_for_death(gang: Gang, *, alone: bool) -> list[int]:
-    """Wait until all have ended; once the first has, kill the others if they would not end."""
-    if not alone:
+def _wait_for_death(gang: Gang, *, all_end: bool) -> list[int]:
+    """Wait until all have ended.
+
+    Where a death does not end the others by itself (`all_end`), they are killed once one has died.
+    """
+    if not all_end:
         until(gang.any_has_ended, "one of the ranks ends")
         if any(gang.codes):
             gang.signal(signal.SIGKILL, *(n for n, code in enumerate(gang.codes) if code is None))

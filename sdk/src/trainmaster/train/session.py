@@ -16,6 +16,7 @@ from trainmaster.run import RunError, current_run
 from trainmaster.train import randomness
 from trainmaster.train.accounting import Accounting
 from trainmaster.train.agreement import Agreement
+from trainmaster.train.frozen import Frozen
 from trainmaster.train.losses import LossWatch
 from trainmaster.train.metrics import MetricLog
 from trainmaster.train.modes import choose_synchronization
@@ -88,6 +89,7 @@ class TrainRun:
         if deterministic:
             torch.use_deterministic_algorithms(True)
             torch.backends.cudnn.benchmark = False
+        self._frozen = Frozen()
         self._accounting = Accounting(run)
         self._synchronization = choose_synchronization(run, device)
         self._accounting.listen_to(self._synchronization)
@@ -179,6 +181,8 @@ class TrainRun:
         if self._resumed:
             self._resumed.load_model(name, module, self._synchronization)
         self._things.models[name] = module
+        if self._synchronization.settles_parameters:
+            self._frozen.add(name, module)
         wrapped = self._synchronization.wrap(
             name, module, callable_, find_unused_parameters=find_unused_parameters
         )
@@ -205,13 +209,14 @@ class TrainRun:
         """Give a gradient scaler its saved state, and let `backward` use it.
 
         Raises:
-            RunError: the model is spread over ranks: each would judge by its own part of the
-                gradients whether to take a step.
+            RunError: the model is spread over ranks, or stepped by servers: each rank would judge
+                by its own part of the gradients whether to take a step.
         """
-        if self._synchronization.layout.is_split:
+        if not self._synchronization.takes_scaler:
             raise RunError(
-                "a gradient scaler cannot be used with shard, tensor or pipeline ranks: compute "
-                "in bfloat16, which needs none, or use data ranks alone"
+                "a gradient scaler cannot be used with shard, tensor or pipeline ranks, nor with "
+                "sync.mode parameter_server: compute in bfloat16, which needs none, or use data "
+                "ranks alone in another mode"
             )
         self._scaler = self.keep(name, scaler)
         return scaler
@@ -255,16 +260,9 @@ class TrainRun:
             shuffle: False keeps the order of the dataset.
             loader_workers: processes on this rank that load samples ahead.
         """
-        num_shares = self._synchronization.layout.shares
-        if batch_size < num_shares:
-            raise ValueError(
-                f"batch_size is {batch_size} in {num_shares} shares: "
-                "it counts the samples of all of them, so give at least one for each"
-            )
-        if epochs is None and steps is None:
-            epochs = 1
+        _require_samples(batch_size, self._synchronization.layout.shares)
         order = (self._seed, size_of(dataset), shuffle)
-        plan = Plan(order, batch_size, epochs, steps)
+        plan = Plan(order, batch_size, 1 if epochs is None and steps is None else epochs, steps)
         loop, self._loop = self._loop, self._loop + 1
         if loop < self._cursor.loop or self._is_stopped:
             return  # done before the checkpoint that we resumed from, or never to be done
@@ -298,8 +296,7 @@ class TrainRun:
                 self._synchronization.after_step(self._cursor.step, self._num_samples)
                 self._accounting.step(self._cursor.step, self._num_samples)
                 self._run.progress(self._cursor.step, steps_total)
-                if not self._synchronization.ends_together:
-                    self._meet()
+                self._meet(is_in_loop=True)
                 if self._is_stopped:
                     return
                 self._clock.report()
@@ -317,6 +314,7 @@ class TrainRun:
                 is "fail".
         """
         self._losses.see(self._cursor.step, loss)
+        self._frozen.check()
         self._synchronization.backward(self._weigh(loss))
 
     def forward_backward(
@@ -344,6 +342,7 @@ class TrainRun:
         Returns:
             the mean loss over this rank's share, detached.
         """
+        self._frozen.check()
         loss = self._synchronization.forward_backward(
             model, x, y, loss_fn, microbatches=microbatches, weigh=self._weigh
         )
@@ -436,8 +435,10 @@ class TrainRun:
                 self._clock.enter(IDLE)
         self._cursor = self._synchronization.meeting_at or self._cursor
 
-    def _meet(self) -> None:
+    def _meet(self, *, is_in_loop: bool = False) -> None:
         """Agree with the other ranks, where they may be together, and do it: save, or stop."""
+        if is_in_loop and self._synchronization.ends_together:
+            return  # all do so once they have left it
         self._cursor = self._synchronization.meeting_at or self._cursor
         answer = self._agreement.ask(self._cursor.step, is_forced=self.is_epoch_end)
         if answer.save:
@@ -474,6 +475,14 @@ class TrainRun:
                 return
         stream = self._synchronization.layout.randomness(self.rank)
         randomness.seed_everything(self._seed, stream, loop, self._cursor.step)
+
+
+def _require_samples(batch_size: int, num_shares: int) -> None:
+    if batch_size < num_shares:
+        raise ValueError(
+            f"batch_size is {batch_size} in {num_shares} shares: "
+            "it counts the samples of all of them, so give at least one for each"
+        )
 
 
 def _require_new(name: str, taken: Mapping[str, Any]) -> None:

@@ -63,9 +63,8 @@ class Training:
         self.ends = 0
         self.cursor = Cursor()
         self.decays = False
-        self.at_epoch_end: Callable[[], None] = lambda: (
-            None
-        )  # in the loop's body, as a script would
+        # Called in the loop's body, as a script would.
+        self.at_epoch_end: Callable[[], None] = lambda: None
 
     def hand_over(self) -> None:
         self.outer.wrap("model", self.network)
