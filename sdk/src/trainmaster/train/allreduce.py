@@ -69,6 +69,11 @@ class Allreduce(Synchronization):
         self._wrapped.append(wrapped)
         return wrapped
 
+    @property
+    def settles_parameters(self) -> bool:
+        """DDP looks once for what is trained; the ranks of a split model look at every step."""
+        return self.size > 1 and not self.layout.is_split
+
     def maximum(self, values: Sequence[int]) -> list[int]:
         """Return the largest of each value over all ranks."""
         return self._world.maximum(values)

@@ -111,6 +111,16 @@ class Replicas(Synchronization):
         return self._joined.may_meet(step)
 
     @property
+    def settles_parameters(self) -> bool:
+        """Rounds exchange what was trained when they began; servers take any gradient."""
+        return self.layout.data > 1 and self._has_own_optimizers
+
+    @property
+    def takes_scaler(self) -> bool:
+        """Not where servers take the step: they hear of no gradient that a rank leaves out."""
+        return super().takes_scaler and (self.layout.data == 1 or self._has_own_optimizers)
+
+    @property
     def found_step(self) -> int | None:
         """How far the others were when this rank found them at work; None if all began together."""
         found = self._joined.joined_at

@@ -74,6 +74,16 @@ class Synchronization:
         """
         raise NotImplementedError
 
+    @property
+    def settles_parameters(self) -> bool:
+        """Whether `wrap` settles for good which parameters are trained."""
+        return False
+
+    @property
+    def takes_scaler(self) -> bool:
+        """Whether all ranks judge by the same gradients whether to take a step."""
+        return not self.layout.is_split
+
     def adopt(self, name: str, optimizer: torch.optim.Optimizer) -> None:
         """Take over what an optimizer's step does, if the mode has to; its state is loaded."""
 

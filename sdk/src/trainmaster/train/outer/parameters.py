@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping, Sequence
+    from collections.abc import Iterable, Mapping, MutableMapping, Sequence
 
     from trainmaster.train.outer.layout import Section
 
@@ -38,6 +38,12 @@ def describe_optimizer(
         UnservableOptimizer: its class cannot be imported, or it holds more than plain values.
     """
     kind = type(optimizer)
+    closure = inspect.signature(kind.step).parameters.get("closure")
+    if closure is not None and closure.default is inspect.Parameter.empty:
+        raise UnservableOptimizer(
+            f"{kind.__qualname__} computes the loss again and again within a step, which a server "
+            "cannot: use another optimizer, or a sync.mode other than parameter_server"
+        )
     path = f"{kind.__module__}:{kind.__qualname__}"
     if kind.__module__ == "__main__" or "<locals>" in kind.__qualname__:
         raise UnservableOptimizer(
@@ -83,23 +89,33 @@ class ServedOptimizer:
                 self._parameters[name] = torch.nn.Parameter(view)
             self._views.update(zip(section.names, section.split(gradient_P)))
         self._names = {parameter: name for name, parameter in self._parameters.items()}
-        self._optimizer = self._make(described)
+        self._optimizer: torch.optim.Optimizer | None = None
+        if self._parameters:  # where another optimizer's fill a server, this one has none there
+            self._optimizer = self._make(described)
+
+    @property
+    def _groups(self) -> list[dict[str, Any]]:
+        return [] if self._optimizer is None else self._optimizer.param_groups
+
+    @property
+    def _state(self) -> MutableMapping[torch.Tensor, Any]:
+        return {} if self._optimizer is None else self._optimizer.state
 
     def set_numbers(self, groups: Sequence[Mapping[str, Any]]) -> None:
         """Take over what schedules have changed: one mapping per parameter group."""
-        for group in self._optimizer.param_groups:
+        for group in self._groups:
             group.update(_restored(groups[group["number"]]))
 
     @property
     def has_momenta(self) -> bool:
         """Whether it is SGD with momentum, whose buffers can be exchanged."""
-        groups = self._optimizer.param_groups
+        groups = self._groups
         return type(self._optimizer) is torch.optim.SGD and any(each["momentum"] for each in groups)
 
     @property
     def momenta(self) -> dict[str, torch.Tensor]:
         """The momentum buffer of each parameter that has one; setting puts others in place."""
-        state = self._optimizer.state
+        state = self._state
         return {
             name: state[parameter]["momentum_buffer"]
             for name, parameter in self._parameters.items()
@@ -109,7 +125,7 @@ class ServedOptimizer:
     @momenta.setter
     def momenta(self, momenta: Mapping[str, torch.Tensor]) -> None:
         for name, parameter in self._parameters.items():
-            self._optimizer.state[parameter]["momentum_buffer"] = momenta.get(name)
+            self._state[parameter]["momentum_buffer"] = momenta.get(name)
 
     def look_ahead(
         self, momenta: Sequence[Mapping[str, torch.Tensor]], share: float
@@ -119,7 +135,7 @@ class ServedOptimizer:
         views: dict[str, torch.Tensor] = {}
         for section, ahead_P in zip(self._sections, ahead):
             views.update(zip(section.names, section.split(ahead_P)))
-        for group in self._optimizer.param_groups:
+        for group in self._groups:
             step = -group["lr"] * group["momentum"] * share
             for parameter in group["params"]:
                 name = self._names[parameter]
@@ -148,11 +164,12 @@ class ServedOptimizer:
         missing = set(absent)
         for name, parameter in self._parameters.items():
             parameter.grad = None if name in missing else self._views[name]
-        groups = self._optimizer.param_groups
+        groups = self._groups
         rates = [group["lr"] for group in groups] if rate != 1.0 else []
         for group, lr in zip(groups, rates):
             group["lr"] = lr * rate
-        self._optimizer.step()
+        if self._optimizer is not None:
+            self._optimizer.step()
         for group, lr in zip(groups, rates):
             group["lr"] = lr
         self.num_steps += 1
@@ -160,16 +177,16 @@ class ServedOptimizer:
     def state(self) -> dict[str, dict[str, Any]]:
         """Return what the optimizer remembers of each parameter; not a copy."""
         return {
-            name: dict(self._optimizer.state[parameter])
+            name: dict(self._state[parameter])
             for name, parameter in self._parameters.items()
-            if parameter in self._optimizer.state
+            if parameter in self._state
         }
 
     def load_state(self, state: Mapping[str, Mapping[str, Any]]) -> None:
         """Put back what `state` returned; what is not this server's is passed over."""
         for name, values in state.items():
             if name in self._parameters:
-                self._optimizer.state[self._parameters[name]] = {
+                self._state[self._parameters[name]] = {
                     key: value.clone() if isinstance(value, torch.Tensor) else value
                     for key, value in values.items()
                 }

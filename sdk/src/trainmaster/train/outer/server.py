@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import errno
+import os
 import queue
 import socket
 import threading
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
 START_LIMIT_S = 900.0
 # For another replica to come when all are gone and nobody said goodbye. Whoever starts all of them
 # anew at the same port must not find the servers of before.
-GRACE_S = 5.0
+GRACE_S = 1.0
+_LOOK_S = 0.5
 # Of `accept`: what passes, as the call that was given up or the descriptors that are short. Linux
 # passes on errors of the network, too, that have to do with one caller alone.
 ACCEPT_AGAIN = frozenset(
@@ -127,19 +129,21 @@ class Server:
         self._events: queue.Queue[_Event] = queue.Queue()
         self._lines: set[_Line] = set()
         self._start_limit_s = start_limit_s
+        self._alone_until_s = 0.0
         self._came_at_s = time.monotonic()  # when somebody came or went last
+        self._starter = os.getppid()
         self._deaf: OSError | None = None  # why nobody can be let in any longer
         self._is_closed = False
 
     def run(self) -> None:
         """Serve until all replicas have said goodbye, or nobody has been there for a while."""
         threading.Thread(target=self._listen, name="outer-listen", daemon=True).start()
-        patience_s = self._start_limit_s
+        self._alone_until_s = time.monotonic() + self._start_limit_s
         while True:
             try:
-                event = self._events.get(timeout=self._wait_s() if self._lines else patience_s)
+                event = self._events.get(timeout=self._wait_s() if self._lines else _LOOK_S)
             except queue.Empty:
-                if not self._lines:
+                if not self._lines and self._is_left():
                     break
                 self._complain()
                 continue
@@ -151,12 +155,20 @@ class Server:
                 self._end_line(event.line)
                 if not self._lines and (event.line.said_goodbye or self._deaf):
                     break
-                patience_s = self._grace_s
+                self._alone_until_s = time.monotonic() + self._grace_s
             else:
                 self._hear(event.line, event.message)
             self._complain()
         self._is_closed = True
         self._listener.close()
+
+    def _is_left(self) -> bool:
+        """Whether nobody will come any more; who started this may die before its first call."""
+        now_s = time.monotonic()
+        if self._starter != os.getppid():
+            self._starter = os.getppid()
+            self._alone_until_s = min(self._alone_until_s, now_s + self._grace_s)
+        return now_s >= self._alone_until_s
 
     def _wait_s(self) -> float | None:
         """Return how long the replicas that are missing are waited for from now on."""
