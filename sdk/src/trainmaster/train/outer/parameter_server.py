@@ -237,6 +237,12 @@ class ParameterServer(Joined):
         optimizer, strands = self._optimizers[name], self._strands[name]
         self._pushed.add(name)
         numbers = describe_groups(optimizer)
+        if len(numbers) != len(self._numbers[name]):
+            raise RunError(
+                f"the optimizer {name!r} has another number of parameter groups than at the first "
+                "step, which the servers keep: with sync.mode parameter_server, add all groups "
+                "before the first loop"
+            )
         is_new, self._numbers[name] = numbers != self._numbers[name], numbers
         head: dict[str, Any] = {
             "op": "push",

@@ -1,6 +1,6 @@
 """Trains a model of two tensors with two optimizers, or refuses: what a rank says at its end.
 
-few_tensors.py '{"optimizer": "SGD", "scaler": false, "unfreezes": false}'
+few_tensors.py '{"optimizer": "SGD", "scaler": false, "unfreezes": false, "adds_group": false}'
 """
 
 import json
@@ -35,6 +35,8 @@ try:
             if settings.get("unfreezes") and step == 2:
                 network[0].weight.requires_grad_(True)
             run.backward(functional.cross_entropy(model(inputs), labels))
+            if settings.get("adds_group") and step == 2:
+                optimizers[0].add_param_group({"params": [torch.nn.Parameter(torch.ones(2))]})
             for each in optimizers:
                 each.step()
                 each.zero_grad()
