@@ -138,10 +138,10 @@ def check_size(spec: JobSpec, num_workers: int) -> Iterator[Problem]:
 def _check_cut(pointer: str, count: int, spec: JobSpec) -> Iterator[Problem]:
     per_replica = (spec.parallel or Parallel()).replica_size
     if count % per_replica:
-        below = max(per_replica, count // per_replica * per_replica)
+        below = count // per_replica * per_replica
+        choices = [each for each in (below, below + per_replica) if each > 0]
         message = (
             f"one replica is spread over {per_replica} ranks (shard x tensor x pipeline), and "
-            f"{count} is no multiple of that: use {below} or "
-            f"{(count // per_replica + 1) * per_replica}"
+            f"{count} is no multiple of that: use {' or '.join(map(str, choices))}"
         )
         yield Problem(pointer, "replica_cut", message)

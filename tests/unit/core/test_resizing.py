@@ -177,3 +177,17 @@ def test_a_size_lies_within_the_bounds_and_cuts_no_replica(
 
     assert [problem.code for problem in found] == want
     assert {problem.pointer for problem in found} <= {"/workers"}
+
+
+@pytest.mark.parametrize(("num_workers", "way_out"), [(1, "use 2"), (5, "use 4 or 6")])
+def test_the_sizes_beside_one_that_cuts_a_replica_are_named(num_workers: int, way_out: str) -> None:
+    spec = JobSpec(
+        recipe="r",
+        workers=4,
+        parallel=Parallel(data=2, shard=2),
+        elastic=Elastic(min_workers=2, max_workers=8),
+    )
+
+    *_, problem = check_size(spec, num_workers)
+
+    assert problem.message.endswith(way_out)
