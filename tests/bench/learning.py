@@ -11,9 +11,9 @@ NAME = "learning"
 _ALONE = Mode("one rank", {"data": 1})
 _DDP = Mode("DDP", {"data": 2})
 _SEMI = Mode(
-    "local_sgd every 64 int4",
+    "local_sgd every 128 int4",
     {"data": 2},
-    {"mode": "local_sgd", "every": 64, "compression": "int4"},
+    {"mode": "local_sgd", "every": 128, "compression": "int4"},
 )
 _RARE = {"every": 100, "compression": "int8"}
 _EQUAL_TOKENS = (
@@ -40,7 +40,7 @@ def _race(bench: Bench) -> list[Figure]:
     plan = {"context": 64, "batch": 8, "steps": bench.count(256, 128), "validate_every": 16}
     theirs = train(bench, _DDP, plan, SLOW_MBIT)
     target_bits = theirs.ranks[0]["bits"][-1][2]
-    plan = {**plan, "steps": 3 * plan["steps"], "validate_every": 64, "target_bits": target_bits}
+    plan = {**plan, "steps": 3 * plan["steps"], "validate_every": 128, "target_bits": target_bits}
     ours = train(bench, _SEMI, plan, SLOW_MBIT)
     reached = ours.ranks[0]["bits"][-1][2]
     bench.say(
