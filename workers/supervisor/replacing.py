@@ -70,17 +70,19 @@ class Replacer:
         ends = list(self._ranks.ends.values())
         if not ends or not self._is_possible:
             return
-        if not all(self._may_go_on(end) for end in ends):
+        fruitless = {end.rank: self._count_fruitless(end.rank) for end in ends}
+        if not all(self._may_go_on(end, fruitless[end.rank]) for end in ends):
             return
+        self._fruitless.update(fruitless)
         for end in ends:
             self._replace(end)
 
-    def _may_go_on(self, end: RankEnd) -> bool:
+    def _may_go_on(self, end: RankEnd, num_fruitless: int) -> bool:
         if not self._is_harmless(end):
             return False
         deaths = self._deaths.get(end.rank) or deque[float]()
         is_hunted = len(deaths) == DEATHS_MAX - 1 and self._clock() - deaths[0] < DEATHS_WITHIN_S
-        return not is_hunted and self._count_fruitless(end.rank) < FRUITLESS_MAX
+        return not is_hunted and num_fruitless < FRUITLESS_MAX
 
     def _count_fruitless(self, rank: int) -> int:
         """Return how often a rank has died in a row, this time included, before its first step."""
@@ -90,7 +92,6 @@ class Replacer:
 
     def _replace(self, end: RankEnd) -> None:
         rank = end.rank
-        self._fruitless[rank] = self._count_fruitless(rank)
         self._deaths.setdefault(rank, deque(maxlen=DEATHS_MAX - 1)).append(self._clock())
         self.restarts[rank] = self.restarts.get(rank, 0) + 1
         data: dict[str, Any] = {
